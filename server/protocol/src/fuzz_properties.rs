@@ -1,0 +1,1 @@
+//! Assertions that hold for every input.

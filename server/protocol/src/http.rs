@@ -1,0 +1,3 @@
+//! Bodies of the signed HTTP API.
+
+pub mod publish;

@@ -1,0 +1,203 @@
+//! What clients say. Nothing is decoded that need not be; whatever is wrong becomes the text of a `pusher:error`.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::{json, names};
+
+/// One message of a client, borrowing from its text where it can.
+#[derive(Debug, Clone)]
+pub enum ClientMessage<'a> {
+    Subscribe {
+        channel: Cow<'a, str>,
+        /// `KEY:SIGNATURE`. pusher-js sends an empty text for public channels, which is the same as none.
+        auth: Option<Cow<'a, str>>,
+        /// The exact text that was signed, on whatever kind of channel it comes.
+        channel_data: Option<Cow<'a, str>>,
+    },
+    Unsubscribe {
+        channel: Cow<'a, str>,
+    },
+    Ping,
+    Pong,
+    SignIn {
+        auth: Cow<'a, str>,
+        /// The exact text that was signed.
+        user_data: Cow<'a, str>,
+    },
+    /// An event whose name starts with `client-`. Absent parts are for the session to refuse.
+    ClientEvent {
+        event: Cow<'a, str>,
+        channel: Option<Cow<'a, str>>,
+        /// Any JSON without lone surrogates and at most 128 levels deep.
+        data: Option<&'a RawValue>,
+    },
+    Unsupported {
+        event: Cow<'a, str>,
+    },
+}
+
+/// Why a text is no message; `Display` is the message of the `pusher:error` in answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum BadMessage {
+    #[error("Invalid JSON")]
+    InvalidJson,
+    #[error("Missing parameter: {0}")]
+    Missing(&'static str),
+    #[error("Invalid parameter: {0} must be a string")]
+    NotText(&'static str),
+    #[error("Invalid parameter: data must be an object")]
+    DataNotObject,
+    #[error("Invalid client event (data is nested too deeply or not valid Unicode)")]
+    UnsoundData,
+}
+
+/// Raw parts, so that a wrong type is answered by name instead of as broken JSON.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    event: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channel: Option<&'a RawValue>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+}
+
+/// Every member that any `pusher:` message may have in its `data`.
+#[derive(Deserialize, Default)]
+struct RawParameters<'a> {
+    #[serde(borrow)]
+    channel: Option<&'a RawValue>,
+    #[serde(borrow)]
+    auth: Option<&'a RawValue>,
+    #[serde(borrow)]
+    channel_data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    user_data: Option<&'a RawValue>,
+}
+
+impl<'a> ClientMessage<'a> {
+    /// Reads one text message. Unknown members are ignored, the order of members does not matter, and a member given
+    /// twice is an error.
+    ///
+    /// # Errors
+    /// When it is not a JSON object, or lacks what its event needs. The connection stays open.
+    pub fn parse(text: &'a str) -> Result<Self, BadMessage> {
+        if !json::opens_object(text) {
+            return Err(BadMessage::InvalidJson);
+        }
+        let envelope: Envelope<'a> = serde_json::from_str(text).map_err(|_| BadMessage::InvalidJson)?;
+        let event = required(envelope.event, "event")?;
+        match event.as_ref() {
+            "pusher:ping" => Ok(Self::Ping),
+            "pusher:pong" => Ok(Self::Pong),
+            "pusher:subscribe" => Parameters::read(envelope.data)?.subscribe(),
+            "pusher:unsubscribe" => Parameters::read(envelope.data)?.unsubscribe(),
+            "pusher:signin" => Parameters::read(envelope.data)?.sign_in(),
+            name if names::is_client_event(name) => {
+                if envelope.data.is_some_and(|data| !json::is_sound(data)) {
+                    return Err(BadMessage::UnsoundData);
+                }
+                let channel = envelope.channel.and_then(json::as_text);
+                Ok(Self::ClientEvent {
+                    event,
+                    channel,
+                    data: envelope.data,
+                })
+            }
+            _ => Ok(Self::Unsupported { event }),
+        }
+    }
+}
+
+/// The members of `data`, decoded and checked to be strings.
+struct Parameters<'a> {
+    channel: Result<Cow<'a, str>, BadMessage>,
+    auth: Result<Cow<'a, str>, BadMessage>,
+    channel_data: Result<Cow<'a, str>, BadMessage>,
+    user_data: Result<Cow<'a, str>, BadMessage>,
+}
+
+impl<'a> Parameters<'a> {
+    fn read(data: Option<&'a RawValue>) -> Result<Self, BadMessage> {
+        let Some(data) = data else {
+            return Ok(Self::decode(&RawParameters::default()));
+        };
+        let text = data.get();
+        if text.starts_with('"') {
+            // Some clients send the object as a string holding JSON.
+            let inner = json::as_text(data).ok_or(BadMessage::InvalidJson)?;
+            return Ok(Parameters::decode(&raw_parameters(&inner)?).into_owned());
+        }
+        Ok(Self::decode(&raw_parameters(text)?))
+    }
+
+    fn decode(raw: &RawParameters<'a>) -> Self {
+        Self {
+            channel: required(raw.channel, "data.channel"),
+            auth: required(raw.auth, "data.auth"),
+            channel_data: required(raw.channel_data, "data.channel_data"),
+            user_data: required(raw.user_data, "data.user_data"),
+        }
+    }
+
+    fn into_owned(self) -> Parameters<'static> {
+        fn own(part: Result<Cow<'_, str>, BadMessage>) -> Result<Cow<'static, str>, BadMessage> {
+            part.map(|text| Cow::Owned(text.into_owned()))
+        }
+        Parameters {
+            channel: own(self.channel),
+            auth: own(self.auth),
+            channel_data: own(self.channel_data),
+            user_data: own(self.user_data),
+        }
+    }
+
+    fn subscribe(self) -> Result<ClientMessage<'a>, BadMessage> {
+        Ok(ClientMessage::Subscribe {
+            channel: channel(self.channel)?,
+            auth: optional(self.auth)?.filter(|auth| !auth.is_empty()),
+            channel_data: optional(self.channel_data)?,
+        })
+    }
+
+    fn unsubscribe(self) -> Result<ClientMessage<'a>, BadMessage> {
+        Ok(ClientMessage::Unsubscribe {
+            channel: channel(self.channel)?,
+        })
+    }
+
+    fn sign_in(self) -> Result<ClientMessage<'a>, BadMessage> {
+        Ok(ClientMessage::SignIn {
+            auth: self.auth?,
+            user_data: self.user_data?,
+        })
+    }
+}
+
+fn raw_parameters(text: &str) -> Result<RawParameters<'_>, BadMessage> {
+    if !json::opens_object(text) {
+        return Err(BadMessage::DataNotObject);
+    }
+    serde_json::from_str(text).map_err(|_| BadMessage::InvalidJson)
+}
+
+fn required<'a>(raw: Option<&'a RawValue>, name: &'static str) -> Result<Cow<'a, str>, BadMessage> {
+    let raw = raw.ok_or(BadMessage::Missing(name))?;
+    json::as_text(raw).ok_or(BadMessage::NotText(name))
+}
+
+fn optional(part: Result<Cow<'_, str>, BadMessage>) -> Result<Option<Cow<'_, str>>, BadMessage> {
+    match part {
+        Err(BadMessage::Missing(_)) => Ok(None),
+        part => part.map(Some),
+    }
+}
+
+/// A channel that is not a string counts as missing: that is the text existing servers answer with.
+fn channel(part: Result<Cow<'_, str>, BadMessage>) -> Result<Cow<'_, str>, BadMessage> {
+    part.map_err(|_| BadMessage::Missing("data.channel"))
+}

@@ -1,0 +1,357 @@
+//! HMAC signatures: of channel subscriptions, of sign-ins, and of HTTP requests.
+//!
+//! Everything here compares in constant time and never shows a secret or an expected digest.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use hmac::{Hmac, KeyInit, Mac};
+use md5::{Digest, Md5};
+use sha2::Sha256;
+use smallvec::SmallVec;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+use crate::names::SocketId;
+use crate::percent::{self, Plus};
+
+/// How far a request's timestamp may be from the server's time; this difference itself is too far, in seconds
+/// (source of the official Ruby signature library).
+pub const TIMESTAMP_WINDOW_S: u64 = 600;
+
+/// The secret half of an app's credentials, kept as a keyed HMAC state: signing clones the state instead of hashing the
+/// key again, and the text itself is not held. An empty secret verifies nothing.
+#[derive(Clone)]
+pub struct Secret {
+    keyed: Hmac<Sha256>,
+    is_usable: bool,
+}
+
+impl Secret {
+    pub fn new(secret: &str) -> Self {
+        let keyed = Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+        Self {
+            keyed,
+            is_usable: !secret.is_empty(),
+        }
+    }
+
+    /// The lower-case hex HMAC-SHA256 of the parts, joined.
+    pub fn sign_hex(&self, parts: &[&[u8]]) -> [u8; 64] {
+        let mut mac = self.keyed.clone();
+        for part in parts {
+            mac.update(part);
+        }
+        let mut digest = [0; 64];
+        hex::encode_to_slice(mac.finalize().into_bytes(), &mut digest).expect("32 bytes are 64 digits");
+        digest
+    }
+
+    /// Whether the text is that digest, in lower case.
+    pub fn verify_hex(&self, parts: &[&[u8]], hex_digest: &str) -> bool {
+        let matches: bool = self
+            .sign_hex(parts)
+            .as_slice()
+            .ct_eq(hex_digest.as_bytes())
+            .into();
+        matches && self.is_usable
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// Whether `hex` signs `SOCKET_ID:CHANNEL[:CHANNEL_DATA]` (Pusher Channels docs, auth signatures). Whatever
+/// `channel_data` the client sends is part of the text on every kind of channel, exactly as received.
+pub fn channel_signature_matches(
+    secret: &Secret,
+    socket_id: SocketId,
+    channel: &str,
+    channel_data: Option<&str>,
+    hex: &str,
+) -> bool {
+    let socket_id = socket_id.to_text();
+    let (socket_id, channel) = (socket_id.as_str().as_bytes(), channel.as_bytes());
+    match channel_data {
+        Some(data) => secret.verify_hex(&[socket_id, b":", channel, b":", data.as_bytes()], hex),
+        None => secret.verify_hex(&[socket_id, b":", channel], hex),
+    }
+}
+
+/// Whether `hex` signs `SOCKET_ID::user::USER_DATA` (Pusher Channels docs, user authentication).
+pub fn user_signature_matches(secret: &Secret, socket_id: SocketId, user_data: &str, hex: &str) -> bool {
+    let socket_id = socket_id.to_text();
+    secret.verify_hex(
+        &[socket_id.as_str().as_bytes(), b"::user::", user_data.as_bytes()],
+        hex,
+    )
+}
+
+/// Why a signed request is refused with 401; `Display` is the text of the answer, in the words of the hosted service.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AuthError {
+    #[error("Missing parameter: auth_key")]
+    MissingKey,
+    /// For the caller that looks the key up.
+    #[error("Unknown auth_key")]
+    UnknownKey,
+    #[error("Version required")]
+    VersionRequired,
+    #[error("Version not supported")]
+    VersionNotSupported,
+    #[error("Timestamp required")]
+    TimestampRequired,
+    #[error(
+        "Timestamp expired: Given timestamp ({}) not within {}s of server time ({})",
+        iso_utc(*given_unix_s), TIMESTAMP_WINDOW_S, iso_utc(*now_unix_s)
+    )]
+    TimestampExpired { given_unix_s: i64, now_unix_s: i64 },
+    #[error(
+        "Invalid signature: you should have sent HmacSHA256Hex({string_to_sign:?}, your_secret_key), but you sent {sent:?}"
+    )]
+    InvalidSignature {
+        string_to_sign: Box<str>,
+        sent: Box<str>,
+    },
+    #[error("Invalid body_md5")]
+    InvalidBodyMd5,
+}
+
+/// The parts of a request line that are signed, exactly as they came.
+#[derive(Debug, Clone, Copy)]
+pub struct SignedRequest<'a> {
+    pub method: &'a str,
+    /// Without host and query, still percent-encoded.
+    pub path: &'a str,
+    /// Without the question mark, still percent-encoded.
+    pub query: &'a str,
+}
+
+/// How a query is read before it is signed. Libraries sign the plain values but differ in what they put on the wire.
+#[derive(Clone, Copy)]
+enum Reading {
+    Decoded(Plus),
+    Raw,
+}
+
+impl Reading {
+    fn read(self, text: &str) -> Cow<'_, [u8]> {
+        match self {
+            Self::Decoded(plus) => percent::decode(text, plus),
+            Self::Raw => Cow::Borrowed(text.as_bytes()),
+        }
+    }
+}
+
+type RawPairs<'a> = SmallVec<[(&'a str, &'a str); 12]>;
+
+impl<'a> SignedRequest<'a> {
+    pub const fn new(method: &'a str, path: &'a str, query: &'a str) -> Self {
+        Self { method, path, query }
+    }
+
+    /// The key that the request claims to be signed for.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn auth_key(&self) -> Result<Cow<'a, str>, AuthError> {
+        self.parameter("auth_key").ok_or(AuthError::MissingKey)
+    }
+
+    /// Checks version, timestamp, signature and body digest, in this order.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn verify(&self, secret: &Secret, body: &[u8], now_unix_s: i64) -> Result<(), AuthError> {
+        match self.parameter("auth_version").as_deref() {
+            Some("1.0") => {}
+            Some(_) => return Err(AuthError::VersionNotSupported),
+            None => return Err(AuthError::VersionRequired),
+        }
+        let timestamp = self
+            .parameter("auth_timestamp")
+            .ok_or(AuthError::TimestampRequired)?;
+        // A timestamp that is no number is as stale as can be.
+        let given_unix_s = timestamp.parse().unwrap_or(0);
+        if now_unix_s.abs_diff(given_unix_s) >= TIMESTAMP_WINDOW_S {
+            return Err(AuthError::TimestampExpired {
+                given_unix_s,
+                now_unix_s,
+            });
+        }
+        self.verify_signature(secret)?;
+        self.verify_body(body)
+    }
+
+    /// The decoded query parameters.
+    pub fn params(&self) -> QueryParams<'a> {
+        let decode = |text| percent::decode_text(text, Plus::Space);
+        QueryParams {
+            pairs: self
+                .raw_pairs()
+                .map(|(name, value)| (decode(name), decode(value)))
+                .collect(),
+        }
+    }
+
+    fn raw_pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+        let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
+        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+    }
+
+    /// The first parameter of this lower-case name, whatever its case on the wire.
+    fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
+        let is_it = |raw: &str| {
+            raw.eq_ignore_ascii_case(name)
+                || (raw.contains('%')
+                    && percent::decode(raw, Plus::Itself).eq_ignore_ascii_case(name.as_bytes()))
+        };
+        let (_, value) = self.raw_pairs().find(|(raw, _)| is_it(raw))?;
+        Some(percent::decode_text(value, Plus::Itself))
+    }
+
+    fn verify_signature(&self, secret: &Secret) -> Result<(), AuthError> {
+        let sent = self.parameter("auth_signature").unwrap_or_default();
+        let has_percent = self.query.contains('%');
+        let has_plus = self.query.contains('+');
+        // Readings that cannot differ from an earlier one are not tried.
+        let readings = [
+            Some(Reading::Decoded(Plus::Itself)),
+            has_plus.then_some(Reading::Decoded(Plus::Space)),
+            has_percent.then_some(Reading::Raw),
+        ];
+        let decoded_path = percent::decode(self.path, Plus::Itself);
+        let paths = [
+            Some(self.path.as_bytes()),
+            matches!(decoded_path, Cow::Owned(_)).then_some(decoded_path.as_ref()),
+        ];
+        let mut text = Vec::with_capacity(self.method.len() + self.path.len() + self.query.len() + 8);
+        for path in paths.into_iter().flatten() {
+            for reading in readings.into_iter().flatten() {
+                self.write_string_to_sign(path, reading, &mut text);
+                if secret.verify_hex(&[&text], &sent) {
+                    return Ok(());
+                }
+            }
+        }
+        self.write_string_to_sign(self.path.as_bytes(), Reading::Decoded(Plus::Itself), &mut text);
+        Err(AuthError::InvalidSignature {
+            string_to_sign: String::from_utf8_lossy(&text).into(),
+            sent: sent.into(),
+        })
+    }
+
+    /// Method, path, and the parameters but for the signature: names in lower case, sorted, not escaped.
+    fn write_string_to_sign(&self, path: &[u8], reading: Reading, text: &mut Vec<u8>) {
+        text.clear();
+        text.extend(self.method.bytes().map(|byte| byte.to_ascii_uppercase()));
+        text.push(b'\n');
+        text.extend_from_slice(path);
+        text.push(b'\n');
+        let start = text.len();
+        if self
+            .query
+            .bytes()
+            .all(|byte| !matches!(byte, b'%' | b'+' | b'A'..=b'Z'))
+        {
+            // Nothing to decode and no capitals: the slices are what is signed.
+            let mut pairs: RawPairs<'_> = self
+                .raw_pairs()
+                .filter(|(name, _)| *name != "auth_signature")
+                .collect();
+            // Stable, so that a repeated name keeps the order of its values.
+            pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+            for (name, value) in pairs {
+                append_pair(text, start, name.as_bytes(), value.as_bytes());
+            }
+        } else {
+            let mut pairs: Vec<(Vec<u8>, Cow<'_, [u8]>)> = self
+                .raw_pairs()
+                .map(|(name, value)| (reading.read(name).to_ascii_lowercase(), reading.read(value)))
+                .filter(|(name, _)| name != b"auth_signature")
+                .collect();
+            pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+            for (name, value) in pairs {
+                append_pair(text, start, &name, &value);
+            }
+        }
+    }
+
+    /// The digest is required when there is a body. The Python library also sends it without one.
+    fn verify_body(&self, body: &[u8]) -> Result<(), AuthError> {
+        let Some(claimed) = self.parameter("body_md5") else {
+            return if body.is_empty() {
+                Ok(())
+            } else {
+                Err(AuthError::InvalidBodyMd5)
+            };
+        };
+        let mut actual = [0; 32];
+        hex::encode_to_slice(Md5::digest(body), &mut actual).expect("16 bytes are 32 digits");
+        if bool::from(actual.as_slice().ct_eq(claimed.as_bytes())) {
+            Ok(())
+        } else {
+            Err(AuthError::InvalidBodyMd5)
+        }
+    }
+}
+
+fn append_pair(text: &mut Vec<u8>, start: usize, name: &[u8], value: &[u8]) {
+    if text.len() > start {
+        text.push(b'&');
+    }
+    text.extend_from_slice(name);
+    text.push(b'=');
+    text.extend_from_slice(value);
+}
+
+/// Decoded query parameters in the order of the request. A `+` has become a space, as in forms.
+#[derive(Debug, Clone, Default)]
+pub struct QueryParams<'a> {
+    pairs: SmallVec<[(Cow<'a, str>, Cow<'a, str>); 8]>,
+}
+
+impl QueryParams<'_> {
+    /// The first value of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.iter()
+            .find(|(found, _)| *found == name)
+            .map(|(_, value)| value)
+    }
+
+    /// Every value of this name, for arrays such as `channels[]`.
+    pub fn all<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s str> {
+        self.iter()
+            .filter(move |(found, _)| *found == name)
+            .map(|(_, value)| value)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs
+            .iter()
+            .map(|(name, value)| (name.as_ref(), value.as_ref()))
+    }
+}
+
+/// `2013-09-29T08:46:33Z` for seconds since 1970, in the proleptic Gregorian calendar.
+fn iso_utc(unix_s: i64) -> String {
+    let (days, second_of_day) = (unix_s.div_euclid(86_400), unix_s.rem_euclid(86_400));
+    // Counted from the first of March of year 0, so that a leap day ends its year.
+    let days = i128::from(days) + 719_468;
+    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + i128::from(month <= 2);
+    let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
