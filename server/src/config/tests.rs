@@ -1,0 +1,471 @@
+use std::io::Write as _;
+use std::time::Duration;
+
+use super::*;
+
+/// A file that goes when the test ends.
+struct ConfigFile(std::path::PathBuf);
+
+impl ConfigFile {
+    fn holding(text: &str) -> Self {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name = format!(
+            "dunlin-config-{}-{}.toml",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        let mut file =
+            std::fs::File::create_new(&path).expect("the directory for temporary files is writable");
+        file.write_all(text.as_bytes()).expect("the file is writable");
+        Self(path)
+    }
+}
+
+impl Drop for ConfigFile {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).expect("nobody else removes it");
+    }
+}
+
+fn with(file: &str, env: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let file = ConfigFile::holding(file);
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    load(&Sources {
+        file: Some(file.0.clone()),
+        env,
+        flags: Vec::new(),
+    })
+}
+
+fn config(file: &str, env: &[(&str, &str)]) -> Config {
+    match with(file, env) {
+        Ok(loaded) => loaded.config,
+        Err(e) => panic!("{e}"),
+    }
+}
+
+/// The complaints, without the name of the temporary file.
+fn complaints(file: &str, env: &[(&str, &str)]) -> Vec<String> {
+    let Err(error) = with(file, env) else {
+        panic!("no complaint")
+    };
+    let text = |complaint: &Complaint| {
+        let mut complaint = complaint.clone();
+        if let Some(Origin::File { path, .. }) = &mut complaint.origin {
+            "FILE".clone_into(path);
+        }
+        complaint.to_string()
+    };
+    error.complaints.iter().map(text).collect()
+}
+
+#[track_caller]
+fn complains(file: &str, env: &[(&str, &str)], expected: &[&str]) {
+    let found = complaints(file, env);
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(
+            found.contains(expected),
+            "{found:?} does not contain {expected:?}"
+        );
+    }
+}
+
+const APP: &str = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n";
+
+#[test]
+fn nothing_at_all_is_a_development_node_with_the_ready_made_app() {
+    let loaded = load(&Sources::default()).expect("the defaults are valid");
+    let config = loaded.config;
+    assert!(config.is_default_app && config.is_demo_enabled());
+    let app = &config.apps[0];
+    assert_eq!(
+        (app.id.as_str(), app.key.as_str(), app.secret.expose()),
+        ("app-id", "app-key", "app-secret")
+    );
+    assert_eq!(config.server.port, 6001);
+    assert_eq!(config.sockets.activity_timeout, Duration::from_mins(2));
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn every_option_of_default_toml_is_a_field_and_every_field_has_a_default() {
+    // A field without a default, or the other way round, is a complaint of serde, because no field has a default of
+    // its own and unknown ones are denied.
+    let loaded = load(&Sources::default()).expect("fields and defaults agree");
+    let limits = AppLimits {
+        connections: 0,
+        publishes_per_second: 0,
+        reads_per_second: 0,
+        client_events_per_second: 10,
+        payload_bytes: 10240,
+        channels_per_event: 100,
+        batch_events: 10,
+        presence_members: 100,
+        presence_info_bytes: 1024,
+        subscriptions_per_connection: 1000,
+        channel_name_length: 200,
+        event_name_length: 200,
+        watchlist: 100,
+    };
+    assert_eq!(loaded.config.apps[0].limits, limits);
+}
+
+#[test]
+fn every_option_of_default_toml_has_a_comment_or_shares_one() {
+    let text = include_str!("../default.toml");
+    let lines: Vec<&str> = text.lines().collect();
+    for (i, line) in lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| line.contains(" = ") && !line.starts_with('#'))
+    {
+        let before = lines[..i]
+            .iter()
+            .rev()
+            .find(|line| line.starts_with('#') || line.is_empty());
+        assert!(
+            before.is_some_and(|before| before.starts_with('#')),
+            "{line:?} is not explained"
+        );
+    }
+}
+
+#[test]
+fn flags_beat_our_variables_which_beat_foreign_ones_which_beat_the_file() {
+    let file = "[server]\nport = 1000\n";
+    assert_eq!(config(file, &[]).server.port, 1000);
+    assert_eq!(config(file, &[("PORT", "2000")]).server.port, 2000);
+    assert_eq!(
+        config(file, &[("PORT", "2000"), ("SOKETI_PORT", "3000")])
+            .server
+            .port,
+        3000
+    );
+    let mut env = vec![("PORT", "2000"), ("SOKETI_PORT", "3000"), ("DUNLIN_PORT", "4000")];
+    assert_eq!(config(file, &env).server.port, 4000);
+    env[2] = ("DUNLIN_SERVER__PORT", "5000");
+    assert_eq!(config(file, &env).server.port, 5000);
+    let env = env
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    let flags = vec![("server.port", "6000".to_owned(), "--port")];
+    let loaded = load(&Sources {
+        file: None,
+        env,
+        flags,
+    })
+    .expect("valid");
+    assert_eq!(loaded.config.server.port, 6000);
+}
+
+#[test]
+fn values_from_the_environment_are_read_as_the_option_wants_them() {
+    let config = config(
+        APP,
+        &[
+            ("DUNLIN_SOCKETS__WRITE_STALL_MS", "2500"),
+            ("DUNLIN_FALLBACK__ENABLED", "false"),
+            (
+                "DUNLIN_APP_DEFAULTS__ALLOWED_ORIGINS",
+                "https://a.example, https://*.b.example:8443",
+            ),
+            ("DUNLIN_APP_DEFAULTS__AUTHORIZED_CONNECTIONS", "30"),
+            ("DUNLIN_APP_DEFAULTS__LIMITS__CONNECTIONS", "7"),
+            ("DUNLIN_HOST", "localhost"),
+        ],
+    );
+    assert_eq!(config.sockets.write_stall, Duration::from_millis(2500));
+    assert!(!config.fallback.enabled);
+    assert_eq!(
+        config.apps[0].allowed_origins,
+        ["https://a.example", "https://*.b.example:8443"]
+    );
+    assert_eq!(
+        config.apps[0].authorized_connections,
+        Some(Duration::from_secs(30))
+    );
+    assert_eq!(config.apps[0].limits.connections, 7);
+    assert!(config.server.host.is_loopback());
+}
+
+#[test]
+fn an_app_keeps_the_defaults_for_what_it_leaves_out() {
+    let file = "[app_defaults]\ntls_only = true\n[app_defaults.limits]\nconnections = 5\n\
+        [[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\n[apps.limits]\npresence_members = 3\n\
+        [[apps]]\nid = \"2\"\nkey = \"l\"\nsecret = \"t\"\ntls_only = false\nauthorized_connections = 20\n";
+    let config = config(file, &[]);
+    assert!(!config.is_default_app);
+    let [first, second] = config.apps.as_slice() else {
+        panic!("two apps")
+    };
+    assert!(first.tls_only && !second.tls_only);
+    assert_eq!((first.limits.connections, first.limits.presence_members), (5, 3));
+    assert_eq!(
+        (second.limits.connections, second.limits.presence_members),
+        (5, 100)
+    );
+    assert_eq!(second.authorized_connections, Some(Duration::from_secs(20)));
+    assert_eq!(first.limits.payload_bytes, 10240);
+}
+
+#[test]
+fn all_complaints_come_at_once_each_with_its_option_and_its_origin() {
+    let file = "[server]\nport = 70000\nprot = 1\n[sockets]\nmax_fragments = \"many\"\n[nonsense]\nx = 1\n\
+        [[apps]]\nid = \"1\"\nkey = \"k\"\nsecrte = \"s\"\n[apps.limits]\nconnections = -1\n";
+    complains(
+        file,
+        &[
+            ("DUNLIN_FALLBACK__ENABLED", "perhaps"),
+            ("DUNLIN_SOCKETS__NO_SUCH", "1"),
+            ("DUNLIN_PRT", "1"),
+        ],
+        &[
+            "nonsense.x (FILE, line 7): no such option",
+            "server.prot (FILE, line 3): no such option; did you mean server.port?",
+            "environment variable DUNLIN_PRT: no such variable; did you mean DUNLIN_PORT?",
+            "sockets.no_such (environment variable DUNLIN_SOCKETS__NO_SUCH): no such option",
+            "server.port (FILE, line 2): invalid value: integer `70000`",
+            "sockets.max_fragments (FILE, line 5): invalid type: string \"many\"",
+            "fallback.enabled (environment variable DUNLIN_FALLBACK__ENABLED): invalid type: string \"perhaps\"",
+            "apps[0].secret (FILE, line 9): is missing",
+            "apps[0].secrte (FILE, line 11): no such option; did you mean secret?",
+            "apps[0].limits.connections (FILE, line 13): invalid value: integer `-1`",
+        ],
+    );
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused() {
+    let file = "[server]\nport = 9601\npath_prefix = \"realtime/\"\ndrain_window_ms = 40000\n\
+        [tls]\ncert_path = \"cert.pem\"\n[log]\nfilter = \"=x=\"\n[sockets]\noutbox_bytes = 2048\n[cache]\nttl_s = 3600\n";
+    complains(
+        file,
+        &[("DUNLIN_APP_DEFAULTS__LIMITS__PAYLOAD_BYTES", "3000000")],
+        &[
+            "server.drain_window_ms (FILE, line 4): must not be longer than server.shutdown_timeout_ms",
+            "server.path_prefix (FILE, line 3): must be empty, or begin with a slash",
+            "server.metrics_port (default): 9601 is the port of server.port already",
+            "tls.cert_path (FILE, line 6): is set, but tls.port is 0",
+            "log.filter (FILE, line 8): \"=x=\" is not a filter",
+            "sockets.outbox_bytes (FILE, line 10): must be at least sockets.max_message_bytes",
+            "cache.ttl_s (FILE, line 12): must be between 1 and 1800",
+            "apps[0].limits.payload_bytes (environment variable DUNLIN_APP_DEFAULTS__LIMITS__PAYLOAD_BYTES): \
+             must be smaller than server.max_body_bytes",
+            "apps[0].limits.payload_bytes (environment variable DUNLIN_APP_DEFAULTS__LIMITS__PAYLOAD_BYTES): \
+             must be smaller than sockets.outbox_bytes",
+        ],
+    );
+}
+
+#[test]
+fn production_refuses_what_is_for_development() {
+    complains("", &[("DUNLIN_ENV", "production")], &["apps: none is configured"]);
+    let ready_made = "[[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n";
+    let file = format!("[demo]\nenabled = \"on\"\n[sockets]\ntest_echo = true\n{ready_made}");
+    complains(
+        &file,
+        &[("DUNLIN_ENV", "production")],
+        &[
+            "sockets.test_echo",
+            "demo.enabled",
+            "apps[0].secret (FILE, line 8): is the ready-made one",
+        ],
+    );
+    let config = config(APP, &[("DUNLIN_ENV", "production")]);
+    assert!(!config.is_demo_enabled() && !config.is_default_app);
+}
+
+#[test]
+fn ids_and_keys_belong_to_one_app() {
+    let file = format!("{APP}{APP}");
+    complains(
+        &file,
+        &[],
+        &[
+            "apps[1].id (FILE, line 6): \"1\" is the id of apps[0]",
+            "apps[1].key",
+        ],
+    );
+}
+
+#[test]
+fn another_servers_variables_name_the_app() {
+    for family in [
+        "PUSHER_APP_",
+        "REVERB_APP_",
+        "SOKETI_DEFAULT_APP_",
+        "DUNLIN_DEFAULT_APP_",
+    ] {
+        let names = ["ID", "KEY", "SECRET"].map(|end| format!("{family}{end}"));
+        let config = config("", &[(&names[0], "7"), (&names[1], "k"), (&names[2], "s")]);
+        assert!(!config.is_default_app);
+        assert_eq!(
+            (config.apps.len(), config.apps[0].id.as_str()),
+            (1, "7"),
+            "{family}"
+        );
+    }
+}
+
+#[test]
+fn the_strongest_family_of_names_wins_and_joins_the_apps_of_the_file() {
+    let env = [
+        ("PUSHER_APP_ID", "9"),
+        ("SOKETI_DEFAULT_APP_ID", "1"),
+        ("SOKETI_DEFAULT_APP_KEY", "k2"),
+        ("SOKETI_DEFAULT_APP_SECRET", "s2"),
+        ("SOKETI_DEFAULT_APP_MAX_CONNS", "-1"),
+        ("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "0"),
+        ("SOKETI_DEFAULT_APP_MAX_READ_REQ_PER_SEC", "12"),
+    ];
+    let same_id = config(
+        "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"s\"\nname = \"Shop\"\n",
+        &env,
+    );
+    assert_eq!(same_id.apps.len(), 1);
+    let app = &same_id.apps[0];
+    assert_eq!(
+        (app.name.as_str(), app.key.as_str(), app.secret.expose()),
+        ("Shop", "k2", "s2")
+    );
+    assert!(!app.client_events);
+    assert_eq!((app.limits.connections, app.limits.reads_per_second), (0, 12));
+
+    let other_id = config("[[apps]]\nid = \"2\"\nkey = \"k\"\nsecret = \"s\"\n", &env);
+    let ids: Vec<&str> = other_id.apps.iter().map(|app| app.id.as_str()).collect();
+    assert_eq!(ids, ["1", "2"]);
+}
+
+#[test]
+fn half_an_app_in_the_environment_is_refused() {
+    complains(
+        "",
+        &[("PUSHER_APP_KEY", "k")],
+        &["environment variable PUSHER_APP_KEY: needs PUSHER_APP_ID and PUSHER_APP_SECRET beside it"],
+    );
+}
+
+#[test]
+fn a_cluster_is_refused_by_our_names_and_warned_of_by_everybodys() {
+    complains(
+        "",
+        &[
+            ("DUNLIN_REDIS_URL", "redis://r"),
+            ("DUNLIN_DATABASE_URL", "postgres://p"),
+        ],
+        &[
+            "environment variable DUNLIN_REDIS_URL: is not supported by this version",
+            "environment variable DUNLIN_DATABASE_URL: is not supported by this version",
+        ],
+    );
+    let env = [
+        ("REDIS_URL", "redis://r"),
+        ("DATABASE_URL", "postgres://p"),
+        ("SOKETI_DB_REDIS_HOST", "r"),
+        ("DUNLIN_DASHBOARD_PORT", "6002"),
+        ("PUSHER_HOST", "looked over: it speaks to clients"),
+        ("DUNLIN_REDIS_URL", ""),
+    ];
+    let warnings = with("", &env)
+        .map(|loaded| loaded.warnings)
+        .expect("only warnings");
+    let first_words: Vec<&str> = warnings
+        .iter()
+        .filter_map(|text| text.split(' ').next())
+        .collect();
+    assert_eq!(
+        first_words,
+        [
+            "DUNLIN_DASHBOARD_PORT",
+            "REDIS_URL",
+            "DATABASE_URL",
+            "SOKETI_DB_REDIS_HOST"
+        ]
+    );
+}
+
+#[test]
+fn a_short_and_a_long_name_must_not_disagree() {
+    let env = [("DUNLIN_PORT", "1"), ("DUNLIN_SERVER__PORT", "2")];
+    complains(
+        "",
+        &env,
+        &["server.port (environment variable DUNLIN_PORT): DUNLIN_SERVER__PORT says something else"],
+    );
+}
+
+#[test]
+fn a_bad_or_missing_file_stops_the_start() {
+    complains("[server\nport = 1", &[], &["FILE, line 1: not valid TOML"]);
+    complains(
+        "server = 1",
+        &[],
+        &["server (FILE, line 1): is a section: write [server]"],
+    );
+    complains(
+        "apps = 1",
+        &[],
+        &["apps (FILE, line 1): must be a list of tables"],
+    );
+    complains("apps = [1]", &[], &["apps[0] (FILE, line 1): must be a table"]);
+    complains("[empty]", &[], &["empty (FILE, line 1): no such option"]);
+    let env = [("DUNLIN_CONFIG".to_owned(), "/does/not/exist.toml".to_owned())].into();
+    let Err(error) = load(&Sources {
+        env,
+        ..Sources::default()
+    }) else {
+        panic!("no complaint")
+    };
+    let text = error.to_string();
+    assert!(
+        text.contains("environment variable DUNLIN_CONFIG: cannot read /does/not/exist.toml"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_secret_is_in_no_complaint_and_in_nothing_shown() {
+    let file = "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"hush-hush\"\n";
+    let loaded = with(file, &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert!(!format!("{:?} {:?}", loaded.config, loaded.shown).contains("hush"));
+    for broken in [
+        "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = [\"hush-hush\"]\n",
+        "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = \"hush-hush\" x\n",
+        "[[apps]]\nid = \"\"\nkey = \"k\"\nsecret = \"hush-hush\"\n",
+    ] {
+        let text = complaints(broken, &[]).join("\n");
+        assert!(!text.contains("hush"), "{text}");
+    }
+    complains(
+        "[[apps]]\nid = \"1\"\nkey = \"k\"\nsecret = 4711\n",
+        &[],
+        &["apps[0].secret (FILE, line 4): must be a text"],
+    );
+}
+
+#[test]
+fn what_is_shown_says_where_each_value_came_from() {
+    let loaded = with("[server]\nport = 7000\n", &[("DUNLIN_HOST", "::1")]).unwrap_or_else(|e| panic!("{e}"));
+    let shown = |key: &str| {
+        let option = loaded
+            .shown
+            .iter()
+            .find(|option| option.table == "server" && option.key == key);
+        option
+            .map(|option| (option.value.clone(), option.origin.clone()))
+            .expect("every option is shown")
+    };
+    assert_eq!(
+        shown("host"),
+        ("\"::1\"".to_owned(), Origin::Env("DUNLIN_HOST".to_owned()))
+    );
+    assert!(matches!(shown("port"), (value, Origin::File { line: 2, .. }) if value == "7000"));
+    assert_eq!(shown("workers"), ("0".to_owned(), Origin::Default));
+}

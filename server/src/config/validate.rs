@@ -1,0 +1,316 @@
+//! What the types cannot say: ranges, and options that depend on each other.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use dunlin_protocol::names::{MAX_CHANNEL_NAME, MAX_EVENT_NAME};
+
+use super::sections::{AppSection, Config, Environment, Switch};
+
+/// Pusher's documentation promises at most half an hour, and clients treat what they get as that fresh.
+const MAX_CACHE_TTL: Duration = Duration::from_mins(30);
+
+/// What surrounds an event's data in a frame: names, quotes, an excluded socket.
+const ENVELOPE_BYTES: usize = 1024;
+
+/// All complaints: the option to change, and why.
+pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
+    let mut complaints = Complaints(Vec::new());
+    server(config, &mut complaints);
+    tls(config, &mut complaints);
+    log(config, &mut complaints);
+    sockets(config, &mut complaints);
+    fallback(config, &mut complaints);
+    memories(config, &mut complaints);
+    apps(config, &mut complaints);
+    complaints.0
+}
+
+struct Complaints(Vec<(String, String)>);
+
+impl Complaints {
+    fn add(&mut self, option: impl Into<String>, what: impl Into<String>) {
+        self.0.push((option.into(), what.into()));
+    }
+
+    fn unless(&mut self, holds: bool, option: &str, what: impl Into<String>) {
+        if !holds {
+            self.add(option, what);
+        }
+    }
+}
+
+fn server(config: &Config, c: &mut Complaints) {
+    let server = &config.server;
+    c.unless(server.workers <= 1024, "server.workers", "must be at most 1024");
+    c.unless(
+        (1..=65535).contains(&server.listen_backlog),
+        "server.listen_backlog",
+        "must be between 1 and 65535",
+    );
+    let second = Duration::from_secs(1);
+    c.unless(
+        server.request_timeout >= second,
+        "server.request_timeout_ms",
+        "must be at least 1000",
+    );
+    c.unless(
+        server.http_keep_alive >= second,
+        "server.http_keep_alive_ms",
+        "must be at least 1000",
+    );
+    c.unless(
+        server.max_body_bytes >= 1024,
+        "server.max_body_bytes",
+        "must be at least 1024",
+    );
+    c.unless(
+        server.drain_window <= server.shutdown_timeout,
+        "server.drain_window_ms",
+        "must not be longer than server.shutdown_timeout_ms: the sockets are closed within the shutdown",
+    );
+    c.unless(
+        !server.data_dir.as_os_str().is_empty(),
+        "server.data_dir",
+        "must not be empty",
+    );
+    let prefix = &server.path_prefix;
+    let is_prefix_sound = prefix.is_empty()
+        || (prefix.starts_with('/') && !prefix.ends_with('/') && !prefix.contains(['?', '#', ' ']));
+    c.unless(
+        is_prefix_sound,
+        "server.path_prefix",
+        "must be empty, or begin with a slash, not end with one, and hold neither ?, # nor a space",
+    );
+    let mut taken = HashMap::new();
+    for (option, port) in [
+        ("server.port", server.port),
+        ("server.metrics_port", server.metrics_port),
+        ("tls.port", config.tls.port),
+    ] {
+        if port == 0 {
+            continue;
+        }
+        if let Some(other) = taken.insert(port, option) {
+            c.add(option, format!("{port} is the port of {other} already"));
+        }
+    }
+}
+
+fn tls(config: &Config, c: &mut Complaints) {
+    let tls = &config.tls;
+    for (option, path) in [("tls.cert_path", &tls.cert_path), ("tls.key_path", &tls.key_path)] {
+        let is_empty = path.as_os_str().is_empty();
+        if tls.port == 0 {
+            c.unless(
+                is_empty,
+                option,
+                "is set, but tls.port is 0: nothing would be encrypted",
+            );
+        } else if is_empty {
+            c.add(option, "is needed when tls.port is set");
+        } else if let Err(e) = std::fs::File::open(path) {
+            c.add(option, format!("cannot open {}: {e}", path.display()));
+        }
+    }
+    c.unless(
+        tls.reload_interval.is_zero() || tls.reload_interval >= Duration::from_millis(100),
+        "tls.reload_interval_ms",
+        "must be 0 or at least 100",
+    );
+}
+
+fn log(config: &Config, c: &mut Complaints) {
+    if let Err(e) = tracing_subscriber::EnvFilter::builder().parse(&config.log.filter) {
+        c.add(
+            "log.filter",
+            format!("{:?} is not a filter: {e}", config.log.filter),
+        );
+    }
+}
+
+fn sockets(config: &Config, c: &mut Complaints) {
+    let sockets = &config.sockets;
+    let second = Duration::from_secs(1);
+    c.unless(
+        sockets.activity_timeout >= second,
+        "sockets.activity_timeout_s",
+        "must be at least 1: clients refuse a handshake without it",
+    );
+    c.unless(
+        sockets.pong_timeout >= second,
+        "sockets.pong_timeout_s",
+        "must be at least 1",
+    );
+    c.unless(
+        sockets.max_message_bytes >= 1024,
+        "sockets.max_message_bytes",
+        "must be at least 1024",
+    );
+    c.unless(
+        sockets.max_fragments >= 1,
+        "sockets.max_fragments",
+        "must be at least 1",
+    );
+    c.unless(
+        sockets.outbox_bytes >= sockets.max_message_bytes,
+        "sockets.outbox_bytes",
+        "must be at least sockets.max_message_bytes: one message has to fit",
+    );
+    c.unless(
+        sockets.mailbox_bytes >= sockets.outbox_bytes,
+        "sockets.mailbox_bytes",
+        "must be at least sockets.outbox_bytes: a worker holds more than one of its connections",
+    );
+    c.unless(
+        sockets.write_stall >= second,
+        "sockets.write_stall_ms",
+        "must be at least 1000: a network may hesitate for so long",
+    );
+    c.unless(
+        (1..=4096).contains(&sockets.flush_chunk),
+        "sockets.flush_chunk",
+        "must be between 1 and 4096",
+    );
+    let is_production = config.server.env == Environment::Production;
+    c.unless(
+        !(sockets.test_echo && is_production),
+        "sockets.test_echo",
+        "is refused in production: it is for test suites",
+    );
+    c.unless(
+        !(config.demo.enabled == Switch::On && is_production),
+        "demo.enabled",
+        "\"on\" is refused in production: the page triggers for whoever opens it",
+    );
+}
+
+fn fallback(config: &Config, c: &mut Complaints) {
+    let fallback = &config.fallback;
+    let second = Duration::from_secs(1);
+    c.unless(
+        fallback.heartbeat >= second,
+        "fallback.heartbeat_ms",
+        "must be at least 1000",
+    );
+    c.unless(
+        fallback.poll_timeout >= second,
+        "fallback.poll_timeout_ms",
+        "must be at least 1000",
+    );
+    c.unless(
+        fallback.session_gap >= second,
+        "fallback.session_gap_ms",
+        "must be at least 1000",
+    );
+    c.unless(
+        fallback.max_send_bytes >= config.sockets.max_message_bytes,
+        "fallback.max_send_bytes",
+        "must be at least sockets.max_message_bytes: one message has to fit",
+    );
+}
+
+fn memories(config: &Config, c: &mut Complaints) {
+    c.unless(
+        config.cache.ttl <= MAX_CACHE_TTL && !config.cache.ttl.is_zero(),
+        "cache.ttl_s",
+        "must be between 1 and 1800",
+    );
+    c.unless(
+        !config.idempotency.ttl.is_zero(),
+        "idempotency.ttl_s",
+        "must be at least 1",
+    );
+    c.unless(
+        config.idempotency.max_entries >= 1,
+        "idempotency.max_entries",
+        "must be at least 1",
+    );
+}
+
+fn apps(config: &Config, c: &mut Complaints) {
+    if config.apps.is_empty() && config.server.env == Environment::Production {
+        c.add(
+            "apps",
+            "none is configured, and the ready-made one (app-id / app-key / app-secret) is refused in production: \
+             add [[apps]] to the file, or set DUNLIN_DEFAULT_APP_ID, DUNLIN_DEFAULT_APP_KEY and DUNLIN_DEFAULT_APP_SECRET",
+        );
+    }
+    let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
+    for (i, app) in config.apps.iter().enumerate() {
+        let here = format!("apps[{i}]");
+        if let Some(first) = ids.insert(app.id.as_str(), i) {
+            c.add(
+                format!("{here}.id"),
+                format!("{:?} is the id of apps[{first}] already", app.id.as_str()),
+            );
+        }
+        if let Some(first) = keys.insert(app.key.as_str(), i) {
+            c.add(
+                format!("{here}.key"),
+                format!("{:?} is the key of apps[{first}] already", app.key.as_str()),
+            );
+        }
+        if app.secret.expose() == "app-secret" && config.server.env == Environment::Production {
+            c.add(
+                format!("{here}.secret"),
+                "is the ready-made one, which everybody knows: refused in production",
+            );
+        }
+        for origin in &app.allowed_origins {
+            if !is_origin(origin) {
+                let what = format!("{origin:?} is not an origin: write scheme://host or scheme://host:port");
+                c.add(format!("{here}.allowed_origins"), what);
+            }
+        }
+        limits(config, app, &here, c);
+    }
+}
+
+fn limits(config: &Config, app: &AppSection, here: &str, c: &mut Complaints) {
+    let limits = &app.limits;
+    for (key, length, most) in [
+        (
+            "channel_name_length",
+            limits.channel_name_length,
+            MAX_CHANNEL_NAME,
+        ),
+        ("event_name_length", limits.event_name_length, MAX_EVENT_NAME),
+    ] {
+        let what = format!("must be at most {most}: the libraries refuse longer names");
+        c.unless(length <= most, &format!("{here}.limits.{key}"), what);
+    }
+    let payload = limits.payload_bytes.saturating_add(ENVELOPE_BYTES);
+    for (option, bound) in [
+        ("server.max_body_bytes", config.server.max_body_bytes),
+        ("sockets.outbox_bytes", config.sockets.outbox_bytes),
+        ("cache.max_bytes", config.cache.max_bytes),
+    ] {
+        let what = format!("must be smaller than {option} less {ENVELOPE_BYTES}: one event has to fit");
+        c.unless(payload <= bound, &format!("{here}.limits.payload_bytes"), what);
+    }
+}
+
+/// `scheme://host[:port]`, as browsers send it: no path, no user, nothing that could match in two ways.
+fn is_origin(text: &str) -> bool {
+    let Some((scheme, authority)) = text.split_once("://") else {
+        return false;
+    };
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            if port.parse::<u16>().is_err() {
+                return false;
+            }
+            host
+        }
+        _ => authority,
+    };
+    let host = host.strip_prefix("*.").unwrap_or(host);
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+    !scheme.is_empty()
+        && scheme
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+        && !host.is_empty()
+        && host.chars().all(is_part)
+}
