@@ -14,7 +14,8 @@ pub(super) const SHORT: &[(&str, &str)] = &[
     ("DUNLIN_LOG", "log.filter"),
 ];
 
-/// Our own names that are not options.
+/// Our own names that are not options. The port of the dashboard is known, so that one environment serves every version,
+/// and is looked over: there is no dashboard yet.
 pub(super) const OWN: &[&str] = &[
     "DUNLIN_CONFIG",
     "DUNLIN_DEFAULT_APP_ID",
@@ -27,7 +28,6 @@ pub(super) const OWN: &[&str] = &[
 
 /// Known names that this version does nothing with, and why.
 pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("DUNLIN_DASHBOARD_PORT", "this version has no dashboard"),
     ("REDIS_URL", "this version is one node, with everything in memory"),
     (
         "DATABASE_URL",

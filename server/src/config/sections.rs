@@ -235,10 +235,30 @@ pub struct AppSection {
     pub authorized_connections: Option<Duration>,
     /// Whether sockets without TLS are refused.
     pub tls_only: bool,
-    /// Origins that may connect: `scheme://host[:port]`, the host's first label may be `*`. Empty means all.
+    /// Pages that may connect: `scheme://host[:port]`, `host[:port]`, `*.host` or `*`. Empty means all.
     pub allowed_origins: Vec<String>,
     /// Numbers; each of them 0 for "none".
     pub limits: AppLimits,
+}
+
+impl AppSection {
+    /// Whole seconds within which a connection must authorize itself; `None`: it need not.
+    pub fn authorized_connections_s(&self) -> Option<u32> {
+        let seconds = self.authorized_connections?.as_secs();
+        Some(u32::try_from(seconds).expect("times are bounded when they are read"))
+    }
+
+    /// An app with every option at its default, for tests.
+    #[cfg(test)]
+    pub fn example() -> Self {
+        let loaded = super::load(&super::Sources::default()).expect("the defaults are valid");
+        loaded
+            .config
+            .apps
+            .into_iter()
+            .next()
+            .expect("development has a ready-made app")
+    }
 }
 
 /// `[apps.limits]`: 0 means "no limit" in every field.
@@ -246,13 +266,13 @@ pub struct AppSection {
 #[serde(deny_unknown_fields)]
 pub struct AppLimits {
     /// Connections at the same time.
-    pub connections: usize,
+    pub connections: u32,
     /// Events published over the HTTP API per second.
-    pub publishes_per_second: usize,
+    pub publishes_per_second: u32,
     /// Other requests to the HTTP API per second.
-    pub reads_per_second: usize,
+    pub reads_per_second: u32,
     /// Client events per second of one connection.
-    pub client_events_per_second: usize,
+    pub client_events_per_second: u32,
     /// Bytes of one event's data.
     pub payload_bytes: usize,
     /// Channels in one publish.
@@ -260,17 +280,17 @@ pub struct AppLimits {
     /// Events in one batch.
     pub batch_events: usize,
     /// Different users in one presence channel.
-    pub presence_members: usize,
+    pub presence_members: u32,
     /// Bytes of one member's `user_info`, as JSON.
     pub presence_info_bytes: usize,
     /// Channels that one connection is in.
-    pub subscriptions_per_connection: usize,
+    pub subscriptions_per_connection: u32,
     /// Characters of a channel name, at most 200 (all official libraries enforce that).
     pub channel_name_length: usize,
     /// Characters of an event name, at most 200 (Pusher docs).
     pub event_name_length: usize,
     /// Users on one watchlist.
-    pub watchlist: usize,
+    pub watchlist: u32,
 }
 
 /// Where the node believes it runs.

@@ -174,7 +174,7 @@ fn values_from_the_environment_are_read_as_the_option_wants_them() {
             ("DUNLIN_FALLBACK__ENABLED", "false"),
             (
                 "DUNLIN_APP_DEFAULTS__ALLOWED_ORIGINS",
-                "https://a.example, https://*.b.example:8443",
+                "https://a.example, *.b.example",
             ),
             ("DUNLIN_APP_DEFAULTS__AUTHORIZED_CONNECTIONS", "30"),
             ("DUNLIN_APP_DEFAULTS__LIMITS__CONNECTIONS", "7"),
@@ -185,7 +185,7 @@ fn values_from_the_environment_are_read_as_the_option_wants_them() {
     assert!(!config.fallback.enabled);
     assert_eq!(
         config.apps[0].allowed_origins,
-        ["https://a.example", "https://*.b.example:8443"]
+        ["https://a.example", "*.b.example"]
     );
     assert_eq!(
         config.apps[0].authorized_connections,
@@ -341,6 +341,32 @@ fn the_strongest_family_of_names_wins_and_joins_the_apps_of_the_file() {
     let other_id = config("[[apps]]\nid = \"2\"\nkey = \"k\"\nsecret = \"s\"\n", &env);
     let ids: Vec<&str> = other_id.apps.iter().map(|app| app.id.as_str()).collect();
     assert_eq!(ids, ["1", "2"]);
+}
+
+#[test]
+fn an_origin_that_could_never_match_is_refused() {
+    let origins = |origin: &str| format!("[app_defaults]\nallowed_origins = [{origin:?}]\n");
+    for sound in [
+        "https://a.example",
+        "http://localhost:3000",
+        "a.example",
+        "a.example:8080",
+        "*.a.example",
+        "*",
+    ] {
+        assert_eq!(config(&origins(sound), &[]).apps[0].allowed_origins, [sound]);
+    }
+    for wrong in [
+        "",
+        "https://a.example/",
+        "https://*.a.example",
+        "a.example:x",
+        "a b",
+        "*a.example",
+        "https://",
+    ] {
+        complains(&origins(wrong), &[], &["apps[0].allowed_origins (FILE, line 2)"]);
+    }
 }
 
 #[test]

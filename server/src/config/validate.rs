@@ -259,7 +259,9 @@ fn apps(config: &Config, c: &mut Complaints) {
         }
         for origin in &app.allowed_origins {
             if !is_origin(origin) {
-                let what = format!("{origin:?} is not an origin: write scheme://host or scheme://host:port");
+                let what = format!(
+                    "{origin:?} is no origin: write scheme://host, scheme://host:port, a host, *.host, or *"
+                );
                 c.add(format!("{here}.allowed_origins"), what);
             }
         }
@@ -291,26 +293,36 @@ fn limits(config: &Config, app: &AppSection, here: &str, c: &mut Complaints) {
     }
 }
 
-/// `scheme://host[:port]`, as browsers send it: no path, no user, nothing that could match in two ways.
+/// An origin as browsers send it (`scheme://host[:port]`), its part after the scheme, a bare host, `*.` and the parent of
+/// many hosts, or `*`. Anything else would never match.
 fn is_origin(text: &str) -> bool {
-    let Some((scheme, authority)) = text.split_once("://") else {
-        return false;
+    if text == "*" {
+        return true;
+    }
+    if let Some(parent) = text.strip_prefix("*.") {
+        return is_host(parent);
+    }
+    let authority = match text.split_once("://") {
+        Some((scheme, authority)) if is_scheme(scheme) => authority,
+        Some(_) => return false,
+        None => text,
     };
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => {
-            if port.parse::<u16>().is_err() {
-                return false;
-            }
-            host
-        }
-        _ => authority,
-    };
-    let host = host.strip_prefix("*.").unwrap_or(host);
-    let is_part = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
-    !scheme.is_empty()
-        && scheme
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => is_host(host) && port.parse::<u16>().is_ok(),
+        _ => is_host(authority),
+    }
+}
+
+fn is_scheme(text: &str) -> bool {
+    !text.is_empty()
+        && text
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
-        && !host.is_empty()
-        && host.chars().all(is_part)
+}
+
+fn is_host(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-._[]:".contains(c))
 }
