@@ -406,15 +406,7 @@ fn a_cluster_is_refused_by_our_names_and_warned_of_by_everybodys() {
         .iter()
         .filter_map(|text| text.split(' ').next())
         .collect();
-    assert_eq!(
-        first_words,
-        [
-            "DUNLIN_DASHBOARD_PORT",
-            "REDIS_URL",
-            "DATABASE_URL",
-            "SOKETI_DB_REDIS_HOST"
-        ]
-    );
+    assert_eq!(first_words, ["REDIS_URL", "DATABASE_URL", "SOKETI_DB_REDIS_HOST"]);
 }
 
 #[test]
