@@ -178,3 +178,84 @@ fn escape_with(out: &mut Vec<u8>, text: &str, escape: impl Fn(u8) -> (&'static s
     }
     out.extend_from_slice(&bytes[plain..]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(text: &str) -> Box<RawValue> {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_walk_over_a_literal_counts_what_it_decodes_to() {
+        let cases = [
+            r#""""#,
+            r#""a""#,
+            r#""\"\\\/\b\f\n\r\t""#,
+            r#""\u0041\u00e9\u20AC""#,
+            r#""\ud83e\udd9c!""#,
+            r#""é🦜""#,
+        ];
+        for literal in cases {
+            let found = walk_literal(literal.as_bytes()).unwrap();
+            let decoded: String = serde_json::from_str(literal).unwrap();
+            assert_eq!(
+                (found.raw_bytes, found.decoded_bytes),
+                (literal.len(), decoded.len()),
+                "{literal}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lone_surrogate_or_an_open_end_is_no_literal() {
+        for literal in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800\ud800""#,
+            r#""\ud800x""#,
+            r#""\ud800\n""#,
+            r#""\ud8"#,
+            r#""\"#,
+            r#"""#,
+            r#""abc"#,
+            r#""\uzzzz""#,
+        ] {
+            assert!(walk_literal(literal.as_bytes()).is_none(), "{literal}");
+        }
+    }
+
+    #[test]
+    fn soundness_looks_at_depth_and_surrogates_everywhere() {
+        assert!(is_sound(&raw(&format!("{}{}", "[".repeat(128), "]".repeat(128)))));
+        assert!(!is_sound(&raw(&format!(
+            "{}{}",
+            "[".repeat(129),
+            "]".repeat(129)
+        ))));
+        assert!(is_sound(&raw(&format!("[{}]", ["[]"; 500].join(",")))));
+        assert!(is_sound(&raw(&format!("\"{}\"", "[".repeat(500)))));
+        assert!(is_sound(&raw(r#"{"a\"[":"\\"}"#)));
+        assert!(!is_sound(&raw(r#"{"\ud800":1}"#)));
+        assert!(!is_sound(&raw(r#"[{"a":"\udfff"}]"#)));
+    }
+
+    #[test]
+    fn escapes_are_undone_by_a_parser_once_or_twice() {
+        let every: String = (0..=0x7F_u8)
+            .map(char::from)
+            .chain("é\u{2028}🦜".chars())
+            .collect();
+        let (mut once, mut twice) = (vec![b'"'], br#""\""#.to_vec());
+        escape_into(&mut once, &every);
+        double_escape_into(&mut twice, &every);
+        assert_eq!(once.len() - 1, escaped_len(&every));
+        assert_eq!(twice.len() - 3, double_escaped_len(&every));
+        once.push(b'"');
+        twice.extend_from_slice(br#"\"""#);
+        assert_eq!(serde_json::from_slice::<String>(&once).unwrap(), every);
+        let inner: String = serde_json::from_slice(&twice).unwrap();
+        assert_eq!(serde_json::from_str::<String>(&inner).unwrap(), every);
+    }
+}

@@ -522,3 +522,212 @@ impl UserId {
 }
 
 name_traits!(UserId, BadUserId);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    #[test]
+    fn the_kind_follows_anchored_prefixes_with_their_hyphen() {
+        use ChannelKind::*;
+        let cases = [
+            ("news", Public),
+            ("cache-news", Cache),
+            ("cache", Public),
+            ("cachenews", Public),
+            ("private-a", Private),
+            ("private", Public),
+            ("privateer", Public),
+            ("private-", Private),
+            ("private-cache-a", PrivateCache),
+            ("private-cache", Private),
+            ("private-encrypted-a", Encrypted),
+            ("private-encrypted", Private),
+            ("private-encryptedx", Private),
+            ("private--encrypted-x", Private),
+            ("private-encrypted-cache-a", EncryptedCache),
+            ("private-encrypted-cache", Encrypted),
+            ("presence-a", Presence),
+            ("presence-cache-a", PresenceCache),
+            ("presence-encrypted-a", Presence),
+            ("my-private-a", Public),
+            ("Private-a", Public),
+            ("#server-to-user-7", User),
+        ];
+        for (name, kind) in cases {
+            assert_eq!(ChannelName::try_from(name).unwrap().kind(), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_rights() {
+        use ChannelKind::*;
+        // kind, cache, presence, encrypted, user, auth, client events
+        let table = [
+            (Public, [false, false, false, false, false, false]),
+            (Cache, [true, false, false, false, false, false]),
+            (Private, [false, false, false, false, true, true]),
+            (PrivateCache, [true, false, false, false, true, true]),
+            (Encrypted, [false, false, true, false, true, false]),
+            (EncryptedCache, [true, false, true, false, true, false]),
+            (Presence, [false, true, false, false, true, true]),
+            (PresenceCache, [true, true, false, false, true, true]),
+            (User, [false, false, false, true, false, false]),
+        ];
+        for (kind, rights) in table {
+            let actual = [
+                kind.is_cache(),
+                kind.is_presence(),
+                kind.is_encrypted(),
+                kind.is_user(),
+                kind.needs_auth(),
+                kind.allows_client_events(),
+            ];
+            assert_eq!(actual, rights, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn illegal_channel_names_are_refused_with_their_reason() {
+        use BadChannelName::*;
+        let long = "a".repeat(201);
+        let long_user = format!("#server-to-user-{}", "a".repeat(129));
+        let cases = [
+            ("", Length),
+            (long.as_str(), Length),
+            ("foo\n", Character),
+            ("foo bar", Character),
+            ("foo:bar", Character),
+            ("foo#bar", Character),
+            ("foo/bar", Character),
+            ("é", Character),
+            ("a\0", Character),
+            ("#", Reserved),
+            ("#foo", Reserved),
+            ("#server-to-user", Reserved),
+            ("#server-to-user-", Reserved),
+            ("#server-to-user-a b", Reserved),
+            ("#server-to-user-#server-to-user-a", Reserved),
+            (long_user.as_str(), Reserved),
+        ];
+        for (name, reason) in cases {
+            assert_eq!(ChannelName::try_from(name).unwrap_err(), reason, "{name}");
+        }
+        ChannelName::try_from("a".repeat(200).as_str()).unwrap();
+        ChannelName::try_from("azAZ09_-=@,.;").unwrap();
+    }
+
+    #[test]
+    fn a_user_channel_leads_to_its_user_and_back() {
+        let id = UserId::for_sign_in("u-1@x").unwrap();
+        let channel = ChannelName::server_to_user(&id).unwrap();
+        assert_eq!(channel.as_str(), "#server-to-user-u-1@x");
+        assert_eq!(channel.server_to_user_id(), Some("u-1@x"));
+        assert!(channel.kind().is_user());
+        let unfit = UserId::try_from("Zoë").unwrap();
+        assert_eq!(ChannelName::server_to_user(&unfit), Err(BadChannelName::Reserved));
+        assert_eq!(ChannelName::try_from("u-1").unwrap().server_to_user_id(), None);
+    }
+
+    #[test]
+    fn a_map_of_names_can_be_asked_with_text() {
+        let map = HashMap::from([(ChannelName::try_from("presence-a").unwrap(), 1)]);
+        assert_eq!(map.get("presence-a"), Some(&1));
+        assert_eq!(map.get("presence-b"), None);
+    }
+
+    #[test]
+    fn socket_ids_are_ours_foreign_or_malformed() {
+        let ours = |first, second| Ok(Some(SocketId::new(first, second)));
+        let cases = [
+            ("1.2", ours(1, 2)),
+            ("0.0", ours(0, 0)),
+            ("131160.155806628", ours(131_160, 155_806_628)),
+            ("4294967295.18446744073709551615", ours(u32::MAX, u64::MAX)),
+            ("4294967296.1", Ok(None)),
+            ("1.18446744073709551616", Ok(None)),
+            ("99999999999999999999999999.1", Ok(None)),
+            ("01.2", Ok(None)),
+            ("1.02", Ok(None)),
+            ("", Err(BadSocketId::Malformed)),
+            (".", Err(BadSocketId::Malformed)),
+            ("1", Err(BadSocketId::Malformed)),
+            ("1.", Err(BadSocketId::Malformed)),
+            (".1", Err(BadSocketId::Malformed)),
+            ("1.2.3", Err(BadSocketId::Malformed)),
+            ("+1.2", Err(BadSocketId::Malformed)),
+            ("1.-2", Err(BadSocketId::Malformed)),
+            ("1.2\n", Err(BadSocketId::Malformed)),
+            (" 1.2", Err(BadSocketId::Malformed)),
+            ("١.٢", Err(BadSocketId::Malformed)),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(SocketId::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_socket_id_prints_whole() {
+        assert_eq!(
+            SocketId::new(u32::MAX, u64::MAX).to_string(),
+            "4294967295.18446744073709551615"
+        );
+        assert_eq!(SocketId::new(0, 7).to_text().as_str(), "0.7");
+    }
+
+    #[test]
+    fn user_ids_count_characters_not_bytes() {
+        UserId::try_from("é".repeat(128).as_str()).unwrap();
+        UserId::try_from("🦜".repeat(128).as_str()).unwrap();
+        for bad in [String::new(), "é".repeat(129), "a".repeat(129), "🦜".repeat(129)] {
+            assert_eq!(UserId::try_from(bad.as_str()), Err(BadUserId::Length), "{bad}");
+        }
+        assert_eq!(UserId::for_sign_in("é"), Err(BadUserId::Character));
+        assert_eq!(UserId::for_sign_in(""), Err(BadUserId::Length));
+        assert_eq!(UserId::for_sign_in("a;b").unwrap().as_str(), "a;b");
+    }
+
+    #[test]
+    fn app_names_refuse_what_a_url_could_not_carry() {
+        for id in ["1", "app-id", "A_9"] {
+            assert_eq!(AppId::try_from(id).unwrap().as_str(), id);
+        }
+        for id in ["", "a b", "a/b", "é", "a.b"] {
+            AppId::try_from(id).unwrap_err();
+        }
+        for key in ["278d425bdf160c739803", "app-key", "k=~."] {
+            assert_eq!(AppKey::try_from(key).unwrap().as_str(), key);
+        }
+        for key in ["", "a:b", "a/b", "a b", "a?b", "a&b", "a%b", "é", "\u{7f}"] {
+            AppKey::try_from(key).unwrap_err();
+        }
+        AppId::try_from("1".repeat(129).as_str()).unwrap_err();
+        AppKey::try_from("1".repeat(129).as_str()).unwrap_err();
+    }
+
+    #[test]
+    fn serde_goes_through_the_parsers() {
+        fn refuses<T: serde::de::DeserializeOwned>(json: &str) -> bool {
+            serde_json::from_str::<T>(json).is_err()
+        }
+        assert!(refuses::<ChannelName>(r#""a b""#));
+        assert!(refuses::<AppId>(r#""""#));
+        assert!(refuses::<SocketId>(r#""1""#));
+        assert!(refuses::<SocketId>(r#""99999999999.1""#));
+        assert!(refuses::<UserId>("7"));
+        let name: ChannelName = serde_json::from_str(r#""presence-\u0061""#).unwrap();
+        assert!(name.kind().is_presence());
+        assert_eq!(serde_json::to_string(&name).unwrap(), r#""presence-a""#);
+        assert_eq!(serde_json::to_string(&SocketId::new(1, 2)).unwrap(), r#""1.2""#);
+    }
+
+    #[test]
+    fn event_names_are_told_apart_by_prefix_and_length() {
+        assert!(is_client_event("client-x") && !is_client_event("client") && !is_client_event("my-client-x"));
+        assert!(is_reserved("pusher:x") && is_reserved("pusher_internal:x") && is_reserved("pushery"));
+        assert!(!is_reserved("my-pusher"));
+        assert!(is_event_name(&"é".repeat(200)) && !is_event_name(&"é".repeat(201)) && !is_event_name(""));
+    }
+}

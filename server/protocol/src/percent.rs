@@ -52,3 +52,28 @@ fn digit(byte: u8) -> Option<u8> {
         .to_digit(16)
         .and_then(|digit| u8::try_from(digit).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complete_escapes_are_decoded_and_others_kept() {
+        for (text, kept, space) in [
+            ("abc", "abc", "abc"),
+            ("a%2Cb", "a,b", "a,b"),
+            ("%e2%82%ac", "€", "€"),
+            ("a+b%2B", "a+b+", "a b+"),
+            ("%", "%", "%"),
+            ("%4", "%4", "%4"),
+            ("%zz%41", "%zzA", "%zzA"),
+            ("%%41", "%A", "%A"),
+            ("%+1", "%+1", "% 1"),
+            ("é%", "é%", "é%"),
+        ] {
+            assert_eq!(decode_text(text, Plus::Itself), kept, "{text}");
+            assert_eq!(decode_text(text, Plus::Space), space, "{text}");
+        }
+        assert_eq!(decode_text("%ff", Plus::Itself), "\u{fffd}");
+    }
+}

@@ -263,7 +263,7 @@ impl<'a> SignedRequest<'a> {
                 .filter(|(name, _)| *name != "auth_signature")
                 .collect();
             // Stable, so that a repeated name keeps the order of its values.
-            pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
+            pairs.sort_by_key(|(name, _)| *name);
             for (name, value) in pairs {
                 append_pair(text, start, name.as_bytes(), value.as_bytes());
             }
@@ -354,4 +354,271 @@ fn iso_utc(unix_s: i64) -> String {
     let year = era * 400 + year_of_era + i128::from(month <= 2);
     let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &[u8] = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+    const NOW: i64 = 1_353_088_179;
+
+    fn secret() -> Secret {
+        Secret::new("7ad3773142a6692b25b8")
+    }
+
+    /// A query with a signature over the given text.
+    fn signed(wire: &str, string_to_sign: &str) -> String {
+        let hex = secret().sign_hex(&[string_to_sign.as_bytes()]);
+        format!("{wire}&auth_signature={}", std::str::from_utf8(&hex).unwrap())
+    }
+
+    fn get(path: &str, query: &str) -> Result<(), AuthError> {
+        SignedRequest::new("GET", path, query).verify(&secret(), b"", NOW)
+    }
+
+    const DOCS: &str = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f&auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
+
+    #[test]
+    fn the_example_of_the_docs_verifies() {
+        let request = SignedRequest::new("POST", "/apps/3/events", DOCS);
+        assert_eq!(request.auth_key().unwrap(), "278d425bdf160c739803");
+        request.verify(&secret(), BODY, NOW).unwrap();
+    }
+
+    #[test]
+    fn whatever_is_changed_is_noticed() {
+        let verify = |method, path, query: &str, secret: &Secret, body| {
+            SignedRequest::new(method, path, query).verify(secret, body, NOW)
+        };
+        let (own, other) = (secret(), Secret::new("another"));
+        assert!(matches!(
+            verify("PUT", "/apps/3/events", DOCS, &own, BODY),
+            Err(AuthError::InvalidSignature { .. })
+        ));
+        assert!(matches!(
+            verify("POST", "/apps/4/events", DOCS, &own, BODY),
+            Err(AuthError::InvalidSignature { .. })
+        ));
+        assert!(matches!(
+            verify("POST", "/apps/3/events", DOCS, &other, BODY),
+            Err(AuthError::InvalidSignature { .. })
+        ));
+        assert!(matches!(
+            verify("POST", "/apps/3/events", &format!("{DOCS}&x=1"), &own, BODY),
+            Err(AuthError::InvalidSignature { .. })
+        ));
+        let capitals = DOCS.replace("da454824", "DA454824");
+        assert!(matches!(
+            verify("POST", "/apps/3/events", &capitals, &own, BODY),
+            Err(AuthError::InvalidSignature { .. })
+        ));
+        assert_eq!(
+            verify("POST", "/apps/3/events", DOCS, &own, b"{}"),
+            Err(AuthError::InvalidBodyMd5)
+        );
+        assert_eq!(
+            verify("POST", "/apps/3/events", DOCS, &own, b""),
+            Err(AuthError::InvalidBodyMd5)
+        );
+    }
+
+    #[test]
+    fn checks_come_in_their_order_with_their_texts() {
+        let cases = [
+            ("", "Version required"),
+            ("auth_version=2.0", "Version not supported"),
+            ("auth_version=1.0", "Timestamp required"),
+            (
+                "auth_version=1.0&auth_timestamp=1353088779",
+                "Timestamp expired: Given timestamp (2012-11-16T17:59:39Z) not within 600s of server time (2012-11-16T17:49:39Z)",
+            ),
+            (
+                "auth_version=1.0&auth_timestamp=soon",
+                "Timestamp expired: Given timestamp (1970-01-01T00:00:00Z) not within 600s of server time (2012-11-16T17:49:39Z)",
+            ),
+            (
+                "auth_version=1.0&auth_timestamp=1353088778&auth_signature=abc",
+                r#"Invalid signature: you should have sent HmacSHA256Hex("GET\n/x\nauth_timestamp=1353088778&auth_version=1.0", your_secret_key), but you sent "abc""#,
+            ),
+            (
+                "auth_version=1.0&auth_timestamp=1353088179",
+                r#"Invalid signature: you should have sent HmacSHA256Hex("GET\n/x\nauth_timestamp=1353088179&auth_version=1.0", your_secret_key), but you sent """#,
+            ),
+        ];
+        for (query, text) in cases {
+            assert_eq!(get("/x", query).unwrap_err().to_string(), text, "{query}");
+        }
+        assert_eq!(
+            SignedRequest::new("GET", "/x", "auth_version=1.0")
+                .auth_key()
+                .unwrap_err()
+                .to_string(),
+            "Missing parameter: auth_key"
+        );
+    }
+
+    #[test]
+    fn timestamps_pass_up_to_but_not_at_the_window() {
+        let far = [i64::MIN, i64::MAX, NOW - 600, NOW + 600];
+        let near = [NOW - 599, NOW, NOW + 599];
+        for (timestamp, passes) in far.map(|t| (t, false)).into_iter().chain(near.map(|t| (t, true))) {
+            let wire = format!("auth_timestamp={timestamp}&auth_version=1.0");
+            let result = get("/x", &signed(&wire, &format!("GET\n/x\n{wire}")));
+            assert_eq!(result.is_ok(), passes, "{timestamp}");
+            if let Err(error) = result {
+                assert!(error.to_string().starts_with("Timestamp expired"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_query_may_be_signed_as_decoded_with_plus_as_space_or_raw() {
+        const REST: &str = "auth_timestamp=1353088179&auth_version=1.0";
+        let cases = [
+            // on the wire, as signed
+            (
+                "info=user_count,subscription_count",
+                "info=user_count,subscription_count",
+            ),
+            (
+                "info=user_count%2Csubscription_count",
+                "info=user_count,subscription_count",
+            ),
+            (
+                "info=user_count%2Csubscription_count",
+                "info=user_count%2Csubscription_count",
+            ),
+            ("q=a+b", "q=a+b"),
+            ("q=a+b", "q=a b"),
+            ("q=a+b%2B", "q=a b+"),
+            ("q=%E2%82%AC", "q=€"),
+            ("Query=params", "query=params"),
+            ("q%5B%5D=b&q%5B%5D=a", "q[]=b&q[]=a"),
+            ("q[]=b&q[]=a", "q[]=b&q[]=a"),
+            ("q", "q="),
+            ("q=", "q="),
+            ("q=a=b", "q=a=b"),
+            ("q=%ff", "q=%ff"),
+        ];
+        for (wire, text) in cases {
+            let query = signed(&format!("{wire}&{REST}"), &format!("GET\n/x\n{REST}&{text}"));
+            assert_eq!(get("/x", &query), Ok(()), "{wire} as {text}");
+        }
+    }
+
+    #[test]
+    fn names_are_lowered_before_they_are_sorted() {
+        let wire = "auth_timestamp=1353088179&auth_version=1.0&Z=1&a=2&B=3";
+        let text = "GET\n/x\na=2&auth_timestamp=1353088179&auth_version=1.0&b=3&z=1";
+        assert_eq!(get("/x", &signed(wire, text)), Ok(()));
+        let upper = signed(
+            &wire.to_uppercase(),
+            "GET\n/x\na=2&auth_timestamp=1353088179&auth_version=1.0&b=3&z=1",
+        );
+        assert_eq!(
+            get("/x", &upper.replace("auth_signature", "AUTH_Signature")),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn the_path_may_be_signed_raw_or_decoded() {
+        let wire = "auth_timestamp=1353088179&auth_version=1.0";
+        for path in ["/apps/3/channels/a%40b", "/apps/3/channels/a@b"] {
+            assert_eq!(
+                get(
+                    "/apps/3/channels/a%40b",
+                    &signed(wire, &format!("GET\n{path}\n{wire}"))
+                ),
+                Ok(())
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_needs_its_digest_and_no_body_may_have_one() {
+        let verify = |digest: Option<&str>, body: &[u8]| {
+            let digest = digest
+                .map(|digest| format!("&body_md5={digest}"))
+                .unwrap_or_default();
+            let wire = format!("auth_timestamp=1353088179&auth_version=1.0{digest}");
+            let query = signed(&wire, &format!("GET\n/x\n{wire}"));
+            SignedRequest::new("GET", "/x", &query).verify(&secret(), body, NOW)
+        };
+        assert_eq!(verify(None, b""), Ok(()));
+        assert_eq!(verify(Some("d41d8cd98f00b204e9800998ecf8427e"), b""), Ok(()));
+        assert_eq!(verify(Some("99914b932bd37a50b983c5e7c90ae93b"), b"{}"), Ok(()));
+        assert_eq!(
+            verify(Some("99914B932BD37A50B983C5E7C90AE93B"), b"{}"),
+            Err(AuthError::InvalidBodyMd5)
+        );
+        assert_eq!(verify(None, b"{}"), Err(AuthError::InvalidBodyMd5));
+        assert_eq!(verify(Some(""), b""), Err(AuthError::InvalidBodyMd5));
+    }
+
+    #[test]
+    fn an_empty_secret_verifies_nothing() {
+        let empty = Secret::new("");
+        let hex = empty.sign_hex(&[b"x"]);
+        assert!(!empty.verify_hex(&[b"x"], std::str::from_utf8(&hex).unwrap()));
+    }
+
+    #[test]
+    fn a_secret_shows_nothing() {
+        assert_eq!(format!("{:?}", Secret::new("hush")), "Secret");
+    }
+
+    #[test]
+    fn signatures_of_any_other_shape_do_not_match() {
+        let secret = secret();
+        let good = "58df8b0c36d6982b82c3ecf6b4662e34fe8c25bba48f5369f135bf843651c3a4";
+        let matches = |hex: &str| {
+            channel_signature_matches(&secret, SocketId::new(1234, 1234), "private-foobar", None, hex)
+        };
+        assert!(matches(good));
+        let (upper, longer) = (good.to_uppercase(), format!("{good}0"));
+        for bad in ["", &good[1..], upper.as_str(), longer.as_str(), "é"] {
+            assert!(!matches(bad), "{bad}");
+        }
+        assert!(!channel_signature_matches(
+            &secret,
+            SocketId::new(1234, 1234),
+            "private-foobar",
+            Some(""),
+            good
+        ));
+        assert!(!user_signature_matches(
+            &secret,
+            SocketId::new(1234, 1234),
+            "private-foobar",
+            good
+        ));
+    }
+
+    #[test]
+    fn parameters_are_decoded_for_the_caller() {
+        let request = SignedRequest::new("GET", "/x", "a=1%2C2&&b[]=x+y&b%5B%5D=z&c&a=3");
+        let params = request.params();
+        assert_eq!(params.get("a"), Some("1,2"));
+        assert_eq!(params.all("b[]").collect::<Vec<_>>(), ["x y", "z"]);
+        assert_eq!(params.get("c"), Some(""));
+        assert_eq!(params.get("d"), None);
+        assert_eq!(params.iter().count(), 5);
+    }
+
+    #[test]
+    fn times_are_written_as_calendars_have_them() {
+        for (unix_s, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (-1, "1969-12-31T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (1_380_444_393, "2013-09-29T08:46:33Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(iso_utc(unix_s), text);
+        }
+        iso_utc(i64::MIN);
+        iso_utc(i64::MAX);
+    }
 }

@@ -400,3 +400,283 @@ impl<'de> Visitor<'de> for Elements {
         Ok((elements, count))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::signature::SignedRequest;
+
+    fn parse(body: &str) -> Result<PublishRequest<'_>, Refusal> {
+        PublishRequest::parse(body.as_bytes(), &PublishLimits::default())
+    }
+
+    fn names(request: &PublishRequest<'_>) -> Vec<String> {
+        request.channels.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_publish_is_read_without_touching_its_data() {
+        let body = r#"{"name":"my-event","channels":["a","presence-b","a"],"data":"{\"k\":1,\"e\":\"\u00e9\"}","socket_id":"123.456","info":"subscription_count,user_count","extra":{"x":[]}}"#;
+        let request = parse(body).unwrap();
+        assert_eq!(request.name, "my-event");
+        assert_eq!(names(&request), ["a", "presence-b"]);
+        assert_eq!(request.data_literal, r#""{\"k\":1,\"e\":\"\u00e9\"}""#);
+        assert_eq!(request.data_bytes, r#"{"k":1,"e":"é"}"#.len());
+        assert_eq!(request.socket_id, Some(SocketId::new(123, 456)));
+        assert_eq!(
+            request.info,
+            InfoFlags {
+                user_count: true,
+                subscription_count: true,
+                cache: false
+            }
+        );
+    }
+
+    #[test]
+    fn older_and_sloppier_requests_are_read_too() {
+        let request = parse(r#" { "data" : "" , "channel" : "a", "name" : "App\\Events\\X" , "socket_id": null, "info": null } "#)
+            .unwrap();
+        assert_eq!(request.name, r"App\Events\X");
+        assert_eq!(names(&request), ["a"]);
+        assert_eq!((request.data_literal, request.data_bytes), (r#""""#, 0));
+        assert_eq!((request.socket_id, request.info.any()), (None, false));
+        let foreign =
+            parse(r#"{"name":"e","channel":"a","data":"","socket_id":"1.99999999999999999999999"}"#).unwrap();
+        assert_eq!(foreign.socket_id, None);
+        let user = parse(r##"{"name":"e","channels":["#server-to-user-u1"],"data":""}"##).unwrap();
+        assert_eq!(user.channels[0].server_to_user_id(), Some("u1"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let long_name = format!(r#"{{"name":"{}","channel":"a","data":""}}"#, "é".repeat(201));
+        let many: Vec<String> = (0..101).map(|n| format!("\"c{n}\"")).collect();
+        let many = format!(r#"{{"name":"e","channels":[{}],"data":""}}"#, many.join(","));
+        let name = "Expected name parameter to be a string";
+        let data = "Expected data parameter to be a string";
+        let list = "Expected channels parameter to be an array of strings";
+        let cases = [
+            ("", "Invalid JSON"),
+            ("[]", "Invalid JSON"),
+            (r#"["e",["a"],null,"d",null,null]"#, "Invalid JSON"),
+            (r#"{"name":"e","channel":"a","data":"""#, "Invalid JSON"),
+            (
+                r#"{"name":"e","name":"e","channel":"a","data":""}"#,
+                "Invalid JSON",
+            ),
+            (
+                "{\"name\":\"e\",\"channel\":\"a\",\"data\":\"\n\"}",
+                "Invalid JSON",
+            ),
+            ("{}", name),
+            (r#"{"name":7,"channel":"a","data":""}"#, name),
+            (r#"{"name":"\ud800","channel":"a","data":""}"#, name),
+            (
+                r#"{"name":"","channel":"a","data":""}"#,
+                "The event name must have 1 to 200 characters",
+            ),
+            (long_name.as_str(), "The event name must have 1 to 200 characters"),
+            (
+                r#"{"name":"pusher:x","channel":"a","data":""}"#,
+                "The 'pusher' namespace is reserved for internal usage",
+            ),
+            (
+                r#"{"name":"p\u0075sher_internal:x","channel":"a","data":""}"#,
+                "The 'pusher' namespace is reserved for internal usage",
+            ),
+            (r#"{"name":"e","data":""}"#, "Missing parameter: channels"),
+            (
+                r#"{"name":"e","channels":[],"data":""}"#,
+                "Missing parameter: channels",
+            ),
+            (r#"{"name":"e","channels":"a","data":""}"#, list),
+            (r#"{"name":"e","channels":[7],"data":""}"#, list),
+            (
+                r#"{"name":"e","channel":7,"data":""}"#,
+                "Expected channel parameter to be a string",
+            ),
+            (
+                r#"{"name":"e","channels":["a","b c"],"data":""}"#,
+                "Invalid channel name",
+            ),
+            (r#"{"name":"e","channel":"","data":""}"#, "Invalid channel name"),
+            (many.as_str(), "An event may go to at most 100 channels"),
+            (
+                r#"{"name":"e","channels":["a","private-encrypted-b"],"data":""}"#,
+                "An event for an encrypted channel cannot go to other channels as well",
+            ),
+            (r#"{"name":"e","channel":"a"}"#, data),
+            (r#"{"name":"e","channel":"a","data":{"a":1}}"#, data),
+            (r#"{"name":"e","channel":"a","data":"\ud800"}"#, data),
+            (
+                r#"{"name":"e","channel":"a","data":"","socket_id":"1"}"#,
+                "Invalid socket id",
+            ),
+            (
+                r#"{"name":"e","channel":"a","data":"","socket_id":1.2}"#,
+                "Expected socket_id parameter to be a string",
+            ),
+            (
+                r#"{"name":"e","channel":"a","data":"","info":"user_count,x"}"#,
+                "info should be a comma separated list of attributes",
+            ),
+            (
+                r#"{"name":"e","channel":"a","data":"","info":"cache"}"#,
+                "info should be a comma separated list of attributes",
+            ),
+        ];
+        for (body, message) in cases {
+            let refusal = parse(body).unwrap_err();
+            assert_eq!(
+                (refusal.status, refusal.message.as_str()),
+                (400, message),
+                "{body}"
+            );
+        }
+        assert_eq!(
+            PublishRequest::parse(b"{\"name\":\"\xff\"}", &PublishLimits::default())
+                .unwrap_err()
+                .status,
+            400
+        );
+    }
+
+    #[test]
+    fn data_is_measured_decoded() {
+        let body = |data: &str| format!(r#"{{"name":"e","channel":"a","data":"{data}"}}"#);
+        for (data, fits) in [
+            ("x".repeat(10_240), true),
+            ("x".repeat(10_241), false),
+            (r#"\""#.repeat(10_240), true),
+            (r"\u0041".repeat(10_240), true),
+            ("é".repeat(5_120), true),
+            ("é".repeat(5_121), false),
+            (r"\ud83e\udd9c".repeat(2_560), true),
+            (r"\ud83e\udd9c".repeat(2_561), false),
+        ] {
+            let body = body(&data);
+            let result = parse(&body);
+            assert_eq!(result.is_ok(), fits);
+            if let Err(refusal) = result {
+                assert_eq!(refusal.status, 413);
+                assert!(refusal.message.starts_with(
+                    "The data content of this event exceeds the allowed maximum (10240 bytes). See "
+                ));
+            }
+        }
+        let unlimited = PublishLimits {
+            payload_bytes: 0,
+            ..PublishLimits::default()
+        };
+        PublishRequest::parse(body(&"x".repeat(100_000)).as_bytes(), &unlimited).unwrap();
+    }
+
+    #[test]
+    fn many_channels_collapse_to_the_distinct_ones_in_order() {
+        let many: Vec<String> = (0..100).map(|n| format!("\"c{}\"", n % 40)).collect();
+        let body = format!(r#"{{"name":"e","channels":[{}],"data":""}}"#, many.join(","));
+        let expected: Vec<String> = (0..40).map(|n| format!("c{n}")).collect();
+        assert_eq!(names(&parse(&body).unwrap()), expected);
+        let unlimited = PublishLimits {
+            channels_per_event: 0,
+            ..PublishLimits::default()
+        };
+        let many: Vec<String> = (0..1_000).map(|n| format!("\"c{n}\"")).collect();
+        let body = format!(r#"{{"name":"e","channels":[{}],"data":""}}"#, many.join(","));
+        assert_eq!(
+            PublishRequest::parse(body.as_bytes(), &unlimited)
+                .unwrap()
+                .channels
+                .len(),
+            1_000
+        );
+    }
+
+    #[test]
+    fn a_query_stands_in_for_a_body() {
+        let query =
+            "name=my+event&data=%7B%22a%22%3A1%7D%0A&channels[]=a&channels[]=b&socket_id=1.2&info=user_count";
+        let body = body_from_query(&SignedRequest::new("POST", "/", query).params()).unwrap();
+        let request = PublishRequest::parse(&body, &PublishLimits::default()).unwrap();
+        assert_eq!(request.name, "my event");
+        assert_eq!(names(&request), ["a", "b"]);
+        assert_eq!(request.data_literal, r#""{\"a\":1}\n""#);
+        assert_eq!(request.socket_id, Some(SocketId::new(1, 2)));
+        assert!(request.info.user_count);
+        let one = SignedRequest::new("POST", "/", "name=e&channel=a&data=").params();
+        assert_eq!(
+            body_from_query(&one).unwrap(),
+            br#"{"name":"e","channel":"a","data":""}"#
+        );
+        assert_eq!(body_from_query(&QueryParams::default()), None);
+    }
+
+    fn parse_batch(body: &str) -> Result<BatchRequest<'_>, Refusal> {
+        BatchRequest::parse(body.as_bytes(), &PublishLimits::default())
+    }
+
+    #[test]
+    fn a_batch_keeps_its_order_and_knows_who_asks() {
+        let batch = parse_batch(
+            r#"{"batch":[{"name":"e1","channel":"a","data":"x","socket_id":"1.2","info":"subscription_count"},{"name":"e2","channel":"private-encrypted-b","data":"y"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            batch
+                .events
+                .iter()
+                .map(|event| event.name.as_ref())
+                .collect::<Vec<_>>(),
+            ["e1", "e2"]
+        );
+        assert!(batch.wants_info());
+        let empty = parse_batch(r#"{"batch":[]}"#).unwrap();
+        assert!(empty.events.is_empty() && !empty.wants_info());
+    }
+
+    #[test]
+    fn one_bad_event_refuses_the_batch_and_is_named() {
+        let good = r#"{"name":"e","channel":"a","data":"x"}"#;
+        let large = format!(r#"{{"name":"e","channel":"a","data":"{}"}}"#, "x".repeat(10_241));
+        let batch = |bad: &str| format!(r#"{{"batch":[{good},{bad}]}}"#);
+        let eleven = format!(r#"{{"batch":[{}]}}"#, [good; 11].join(","));
+        let cases = [
+            ("{}".to_owned(), 400, "Expected batch parameter to be an array"),
+            (
+                r#"{"batch":{}}"#.to_owned(),
+                400,
+                "Expected batch parameter to be an array",
+            ),
+            ("[[]]".to_owned(), 400, "Invalid JSON"),
+            (eleven, 400, "Batch too large (> 10)"),
+            (batch("7"), 400, "Invalid JSON (batch[1])"),
+            (
+                batch(r#"["e",null,"a","x",null,null]"#),
+                400,
+                "Invalid JSON (batch[1])",
+            ),
+            (
+                batch(r#"{"name":"e","channel":"a b","data":""}"#),
+                400,
+                "Invalid channel name (batch[1])",
+            ),
+            (
+                batch(r#"{"channel":"a","data":""}"#),
+                400,
+                "Expected name parameter to be a string (batch[1])",
+            ),
+        ];
+        for (body, status, message) in cases {
+            let refusal = parse_batch(&body).unwrap_err();
+            assert_eq!(
+                (refusal.status, refusal.message.as_str()),
+                (status, message),
+                "{body}"
+            );
+        }
+        let refusal = BatchRequest::parse(batch(&large).as_bytes(), &PublishLimits::default()).unwrap_err();
+        assert_eq!(refusal.status, 413);
+        assert!(refusal.message.ends_with("(batch[1])"));
+    }
+}

@@ -77,3 +77,40 @@ impl fmt::Display for CloseCode {
         write!(f, "{} {}", self.code(), self.message())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_codes_that_clients_recover_from_or_must_obey_close_a_connection() {
+        use CloseCode::*;
+        let all = [
+            (TlsOnly, 4000),
+            (UnknownApp, 4001),
+            (AppDisabled, 4003),
+            (OverConnectionQuota, 4004),
+            (PathNotFound, 4005),
+            (InvalidVersion, 4006),
+            (UnsupportedProtocol, 4007),
+            (NoProtocol, 4008),
+            (Unauthorized, 4009),
+            (OverCapacity, 4100),
+            (ReconnectNow, 4200),
+            (PongTimeout, 4201),
+            (Inactive, 4202),
+            (ClientEventRate, 4301),
+            (WatchlistLimit, 4302),
+        ];
+        for (code, number) in all {
+            assert_eq!(code.code(), number);
+            assert_eq!(
+                code.closes(),
+                number < 4300,
+                "pusher-js never returns after {number}"
+            );
+            assert!(code.message().len() <= 123);
+        }
+        assert_eq!(PathNotFound.to_string(), "4005 Path not found");
+    }
+}

@@ -201,3 +201,188 @@ fn optional(part: Result<Cow<'_, str>, BadMessage>) -> Result<Option<Cow<'_, str
 fn channel(part: Result<Cow<'_, str>, BadMessage>) -> Result<Cow<'_, str>, BadMessage> {
     part.map_err(|_| BadMessage::Missing("data.channel"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str) -> String {
+        match ClientMessage::parse(text) {
+            Ok(message) => format!("{message:?}"),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn what_pusher_js_sends_is_understood() {
+        let cases = [
+            (
+                r#"{"event":"pusher:subscribe","data":{"auth":"","channel":"pub"}}"#,
+                r#"Subscribe { channel: "pub", auth: None, channel_data: None }"#,
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":{"auth":"KEY:SIG","channel":"private-a"}}"#,
+                r#"Subscribe { channel: "private-a", auth: Some("KEY:SIG"), channel_data: None }"#,
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":{"auth":"K:S","channel_data":"{\"user_id\":7}","channel":"presence-b"}}"#,
+                r#"Subscribe { channel: "presence-b", auth: Some("K:S"), channel_data: Some("{\"user_id\":7}") }"#,
+            ),
+            (
+                r#"{"event":"pusher:unsubscribe","data":{"channel":"pub"}}"#,
+                r#"Unsubscribe { channel: "pub" }"#,
+            ),
+            (
+                r#"{"event":"client-x","data":{"a":1},"channel":"private-a"}"#,
+                r#"ClientEvent { event: "client-x", channel: Some("private-a"), data: Some(RawValue({"a":1})) }"#,
+            ),
+            (r#"{"event":"pusher:ping","data":{}}"#, "Ping"),
+            (r#"{"event":"pusher:pong","data":{}}"#, "Pong"),
+            (
+                r#"{"event":"pusher:signin","data":{"auth":"KEY:SIG","user_data":"{\"id\":\"u1\"}"}}"#,
+                r#"SignIn { auth: "KEY:SIG", user_data: "{\"id\":\"u1\"}" }"#,
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(shown(text), expected);
+        }
+    }
+
+    #[test]
+    fn habits_of_other_clients_are_understood() {
+        let cases = [
+            (r#"{"event": "pusher:ping"}"#, "Ping"),
+            (r#" { "data" : null , "event" : "pusher:pong" } "#, "Pong"),
+            (r#"{"event":"pusher:ping","data":"{}"}"#, "Ping"),
+            (r#"{"event":"pusher:ping","data":[1]}"#, "Ping"),
+            (r#"{"event":"pusher:pin\u0067"}"#, "Ping"),
+            (
+                r#"{"x":[{"y":1}],"data":{"z":{},"channel":"a"},"event":"pusher:subscribe"}"#,
+                r#"Subscribe { channel: "a", auth: None, channel_data: None }"#,
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":null,"channel_data":null}}"#,
+                r#"Subscribe { channel: "a", auth: None, channel_data: None }"#,
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":"{\"channel\":\"a\",\"auth\":\"k:s\",\"channel_data\":\"{\\\"user_id\\\":7}\"}"}"#,
+                r#"Subscribe { channel: "a", auth: Some("k:s"), channel_data: Some("{\"user_id\":7}") }"#,
+            ),
+            (
+                r#"{"event":"client-x"}"#,
+                r#"ClientEvent { event: "client-x", channel: None, data: None }"#,
+            ),
+            (
+                r#"{"event":"client-x","channel":7,"data":"s"}"#,
+                r#"ClientEvent { event: "client-x", channel: None, data: Some(RawValue("s")) }"#,
+            ),
+            (
+                r#"{"event":"pusher:fly"}"#,
+                r#"Unsupported { event: "pusher:fly" }"#,
+            ),
+            (r#"{"event":""}"#, r#"Unsupported { event: "" }"#),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(shown(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let cases = [
+            ("", "Invalid JSON"),
+            ("x", "Invalid JSON"),
+            ("{", "Invalid JSON"),
+            ("[]", "Invalid JSON"),
+            (r#"["pusher:ping",null,null]"#, "Invalid JSON"),
+            (r#""pusher:ping""#, "Invalid JSON"),
+            (r#"{"event":"pusher:ping"} x"#, "Invalid JSON"),
+            (r#"{"event":"pusher:ping","event":"pusher:pong"}"#, "Invalid JSON"),
+            ("{\"event\":\"pusher:ping\n\"}", "Invalid JSON"),
+            ("{}", "Missing parameter: event"),
+            (r#"{"event":null}"#, "Missing parameter: event"),
+            (r#"{"event":7}"#, "Invalid parameter: event must be a string"),
+            (
+                r#"{"event":"\ud800"}"#,
+                "Invalid parameter: event must be a string",
+            ),
+            (
+                r#"{"event":"pusher:subscribe"}"#,
+                "Missing parameter: data.channel",
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":{}}"#,
+                "Missing parameter: data.channel",
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":{"channel":7}}"#,
+                "Missing parameter: data.channel",
+            ),
+            (
+                r#"{"event":"pusher:unsubscribe","data":{"channel":null}}"#,
+                "Missing parameter: data.channel",
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":["a"]}"#,
+                "Invalid parameter: data must be an object",
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":"a"}"#,
+                "Invalid parameter: data must be an object",
+            ),
+            (r#"{"event":"pusher:subscribe","data":"{a"}"#, "Invalid JSON"),
+            (
+                r#"{"event":"pusher:subscribe","data":{"channel":"a","auth":7}}"#,
+                "Invalid parameter: data.auth must be a string",
+            ),
+            (
+                r#"{"event":"pusher:subscribe","data":{"channel":"a","channel_data":{"user_id":1}}}"#,
+                "Invalid parameter: data.channel_data must be a string",
+            ),
+            (
+                r#"{"event":"pusher:signin","data":{"user_data":"{}"}}"#,
+                "Missing parameter: data.auth",
+            ),
+            (
+                r#"{"event":"pusher:signin","data":{"auth":"k:s"}}"#,
+                "Missing parameter: data.user_data",
+            ),
+            (
+                r#"{"event":"client-x","channel":"a","data":"\udc00"}"#,
+                "Invalid client event (data is nested too deeply or not valid Unicode)",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(shown(text), format!("error: {expected}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_or_skipped_without_recursion() {
+        let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+        let event = format!(r#"{{"event":"client-x","channel":"private-a","data":{deep}}}"#);
+        assert_eq!(ClientMessage::parse(&event).unwrap_err(), BadMessage::UnsoundData);
+        let skipped = format!(r#"{{"x":{deep},"event":"pusher:ping","data":{deep}}}"#);
+        assert!(matches!(ClientMessage::parse(&skipped), Ok(ClientMessage::Ping)));
+        let inside = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"a","x":{deep}}}}}"#);
+        assert!(matches!(
+            ClientMessage::parse(&inside),
+            Ok(ClientMessage::Subscribe { .. })
+        ));
+        let open = format!(r#"{{"event":"client-x","data":{}"#, "[{\"a\":".repeat(50_000));
+        assert_eq!(ClientMessage::parse(&open).unwrap_err(), BadMessage::InvalidJson);
+    }
+
+    #[test]
+    fn a_plain_message_is_borrowed() {
+        let text = r#"{"event":"pusher:subscribe","data":{"auth":"k:s","channel":"private-a"}}"#;
+        let Ok(ClientMessage::Subscribe {
+            channel: Cow::Borrowed(_),
+            auth: Some(Cow::Borrowed(_)),
+            ..
+        }) = ClientMessage::parse(text)
+        else {
+            panic!("copied");
+        };
+    }
+}

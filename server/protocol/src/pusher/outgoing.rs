@@ -516,3 +516,198 @@ pub fn to_string_literal(raw: &RawValue) -> Cow<'_, str> {
     literal.push('"');
     Cow::Owned(literal)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json_of(frame: &Bytes) -> String {
+        let all: Vec<_> = frames(frame).collect();
+        assert_eq!(all.len(), 1, "one whole frame");
+        assert_eq!(all[0].opcode, Opcode::Text);
+        let text = std::str::from_utf8(all[0].payload).unwrap().to_owned();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap();
+        text
+    }
+
+    fn member(id: &str, info: Option<&str>) -> MemberFragment {
+        MemberFragment::new(id.parse().unwrap(), info)
+    }
+
+    #[test]
+    fn every_message_has_its_exact_text() {
+        let socket_id = SocketId::new(123_456, 789_012);
+        let cases = [
+            (
+                connection_established(socket_id, 120),
+                r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"123456.789012\",\"activity_timeout\":120}"}"#,
+            ),
+            (pong(), r#"{"event":"pusher:pong","data":"{}"}"#),
+            (ping(), r#"{"event":"pusher:ping","data":"{}"}"#),
+            (
+                error(None, "Say \"x\"\n"),
+                r#"{"event":"pusher:error","data":{"code":null,"message":"Say \"x\"\n"}}"#,
+            ),
+            (
+                error(Some(4009), "No"),
+                r#"{"event":"pusher:error","data":{"code":4009,"message":"No"}}"#,
+            ),
+            (
+                subscription_succeeded("pub"),
+                r#"{"event":"pusher_internal:subscription_succeeded","channel":"pub","data":"{}"}"#,
+            ),
+            (
+                subscription_succeeded_presence(
+                    "presence-b",
+                    &PresenceList::of(&[member("10", Some(r#"{"name":"A"}"#)), member("11", None)]),
+                ),
+                r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-b","data":"{\"presence\":{\"count\":2,\"ids\":[\"10\",\"11\"],\"hash\":{\"10\":{\"name\":\"A\"},\"11\":{}}}}"}"#,
+            ),
+            (
+                subscription_succeeded_presence("presence-b", &PresenceList::new()),
+                r#"{"event":"pusher_internal:subscription_succeeded","channel":"presence-b","data":"{\"presence\":{\"count\":0,\"ids\":[],\"hash\":{}}}"}"#,
+            ),
+            (
+                member_added("presence-b", &member("12", Some(r#"{"name":"C"}"#))),
+                r#"{"event":"pusher_internal:member_added","channel":"presence-b","data":"{\"user_id\":\"12\",\"user_info\":{\"name\":\"C\"}}"}"#,
+            ),
+            (
+                member_removed("presence-b", "12"),
+                r#"{"event":"pusher_internal:member_removed","channel":"presence-b","data":"{\"user_id\":\"12\"}"}"#,
+            ),
+            (
+                subscription_error("private-a", "AuthError", "no \"key\"", 401),
+                r#"{"event":"pusher:subscription_error","channel":"private-a","data":"{\"type\":\"AuthError\",\"error\":\"no \\\"key\\\"\",\"status\":401}"}"#,
+            ),
+            (
+                cache_miss("cache-x"),
+                r#"{"event":"pusher:cache_miss","channel":"cache-x","data":"{}"}"#,
+            ),
+            (
+                subscription_count("pub", 42),
+                r#"{"event":"pusher_internal:subscription_count","channel":"pub","data":"{\"subscription_count\":42}"}"#,
+            ),
+            (
+                signin_success(r#"{"id":"u1"}"#),
+                r#"{"event":"pusher:signin_success","data":"{\"user_data\":\"{\\\"id\\\":\\\"u1\\\"}\"}"}"#,
+            ),
+            (
+                watchlist_events(&["2", "3"], &["4"]),
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"online\",\"user_ids\":[\"2\",\"3\"]},{\"name\":\"offline\",\"user_ids\":[\"4\"]}]}"}"#,
+            ),
+            (
+                watchlist_events(&[], &["4", "5"]),
+                r#"{"event":"pusher_internal:watchlist_events","data":"{\"events\":[{\"name\":\"offline\",\"user_ids\":[\"4\",\"5\"]}]}"}"#,
+            ),
+            (
+                event("my-channel", "my-event", r#""{\"message\":\"hi\"}""#, None),
+                r#"{"event":"my-event","channel":"my-channel","data":"{\"message\":\"hi\"}"}"#,
+            ),
+            (
+                event("presence-b", "client-x", r#""\u00e9""#, Some("1\"0")),
+                r#"{"event":"client-x","channel":"presence-b","data":"\u00e9","user_id":"1\"0"}"#,
+            ),
+            (
+                event("c", r"App\Events\X", r#""""#, None),
+                r#"{"event":"App\\Events\\X","channel":"c","data":""}"#,
+            ),
+        ];
+        for (frame, expected) in cases {
+            assert_eq!(json_of(&frame), expected);
+        }
+    }
+
+    #[test]
+    fn awkward_members_survive_both_layers_of_quoting() {
+        let ids = ["\"", "\\", "\n\u{1}", "é🦜", "{\"a\":\"b\"}"];
+        let info = "{\n \"n\\\"\\u0000\" : [\"\\\\\", 1.0] }";
+        let members: Vec<_> = ids.iter().map(|id| member(id, Some(info))).collect();
+        let list: PresenceList = members.iter().collect();
+        assert_eq!((list.len(), list.is_empty()), (ids.len(), false));
+        let envelope: serde_json::Value =
+            serde_json::from_str(&json_of(&subscription_succeeded_presence("presence-a", &list))).unwrap();
+        let data: serde_json::Value = serde_json::from_str(envelope["data"].as_str().unwrap()).unwrap();
+        assert_eq!(data["presence"]["ids"], serde_json::json!(ids));
+        for (id, member) in ids.iter().zip(&members) {
+            let expected: serde_json::Value = serde_json::from_str(info).unwrap();
+            assert_eq!(data["presence"]["hash"][id], expected);
+            let added: serde_json::Value =
+                serde_json::from_str(&json_of(&member_added("c", member))).unwrap();
+            let added: serde_json::Value = serde_json::from_str(added["data"].as_str().unwrap()).unwrap();
+            assert_eq!(added, serde_json::json!({"user_id": id, "user_info": expected}));
+        }
+    }
+
+    #[test]
+    fn the_header_says_the_length_in_the_shortest_form() {
+        for (length, header) in [
+            (0, vec![0x81, 0]),
+            (125, vec![0x81, 125]),
+            (126, vec![0x81, 126, 0, 126]),
+            (0xFFFF, vec![0x81, 126, 0xFF, 0xFF]),
+            (0x1_0000, vec![0x81, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let frame = text_frame(&vec![b'x'; length]);
+            assert_eq!(frame[..header.len()], header);
+            assert_eq!(frame.len(), header.len() + length);
+            assert_eq!(frames(&frame).next().unwrap().payload.len(), length);
+        }
+    }
+
+    #[test]
+    fn a_close_reason_is_cut_at_a_character() {
+        let frame = close_frame(4001, &"é".repeat(100));
+        let closed = frames(&frame).next().unwrap();
+        assert_eq!(closed.close_reason(), Some((4001, "é".repeat(61).as_str())));
+        assert_eq!(close_frame(4200, "x").as_ref(), [0x88, 3, 0x10, 0x68, b'x']);
+        assert_eq!(
+            frames(&[0x88, 0]).next().unwrap().close_reason(),
+            Some((1005, ""))
+        );
+        assert_eq!(frames(&pong()).next().unwrap().close_reason(), None);
+    }
+
+    #[test]
+    fn a_row_of_frames_is_walked_to_the_first_that_is_not_ours() {
+        let row = [pong(), text_frame(&[b'x'; 70_000]), close_frame(4200, "bye")].concat();
+        let found: Vec<_> = frames(&row)
+            .map(|frame| (frame.opcode, frame.payload.len()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (Opcode::Text, PONG_JSON.len()),
+                (Opcode::Text, 70_000),
+                (Opcode::Close, 5)
+            ]
+        );
+        for foreign in [
+            &[0x81][..],
+            &[0x81, 5, 1],
+            &[0x81, 126, 0],
+            &[0x81, 127, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+            &[0x81, 0x80, 0, 0, 0, 0],
+            &[0x01, 0],
+            &[0xC1, 0],
+            &[0x83, 0],
+        ] {
+            let row = [&pong(), foreign].concat();
+            assert_eq!(frames(&row).count(), 1, "{foreign:?}");
+        }
+    }
+
+    #[test]
+    fn any_json_becomes_a_string_literal() {
+        for (raw, literal) in [
+            (r#""as \u00e9 is""#, r#""as \u00e9 is""#),
+            (r#"{ "a" : [ 1.0 , "b c" ] }"#, r#""{\"a\":[1.0,\"b c\"]}""#),
+            ("{\n\t\"q\\\" \\\\\" : null\r\n}", r#""{\"q\\\" \\\\\":null}""#),
+            ("1e3", "\"1e3\""),
+            ("true", "\"true\""),
+            (r#"["é\n"]"#, r#""[\"é\\n\"]""#),
+        ] {
+            let raw: Box<RawValue> = serde_json::from_str(raw).unwrap();
+            assert_eq!(to_string_literal(&raw), literal);
+        }
+    }
+}

@@ -232,3 +232,144 @@ impl<'de> Visitor<'de> for Watchlist {
         Ok((watchlist, truncated))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(channel_data: &str) -> Result<(String, Option<String>), String> {
+        match PresenceMember::parse(channel_data, 40) {
+            Ok(member) => Ok((member.user_id.to_string(), member.user_info.map(String::from))),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn ids_are_strings_whatever_was_signed() {
+        for (id, text) in [
+            (r#""10""#, "10"),
+            ("10", "10"),
+            ("-5", "-5"),
+            ("-0", "0"),
+            ("10.0", "10"),
+            ("1.5", "1.5"),
+            ("1e3", "1000"),
+            ("9007199254740993", "9007199254740993"),
+            ("18446744073709551616", "18446744073709551616"),
+            (r#""Zo\u00eb""#, "Zoë"),
+        ] {
+            assert_eq!(
+                member(&format!(r#"{{"user_id":{id}}}"#)),
+                Ok((text.to_owned(), None)),
+                "{id}"
+            );
+        }
+    }
+
+    #[test]
+    fn info_is_kept_as_it_was_written() {
+        let info = r#"{ "name" : "Mr. X", "n": 1.0 }"#;
+        assert_eq!(
+            member(&format!(r#"{{"user_info":{info},"user_id":"10","more":[]}}"#)),
+            Ok(("10".to_owned(), Some(info.to_owned())))
+        );
+        assert_eq!(
+            member(r#"{"user_id":"1","user_info":null}"#),
+            Ok(("1".to_owned(), None))
+        );
+    }
+
+    #[test]
+    fn broken_channel_data_is_refused_with_a_reason() {
+        let id = "Invalid user_id: it must be a string or a number of 1 to 128 characters";
+        let json = "Invalid JSON in channel_data: it must be an object with a user_id";
+        let info =
+            "user_info supplied to presence subscription is invalid - if supplied it must be a type of hash";
+        let long = format!(r#"{{"user_id":"{}"}}"#, "a".repeat(129));
+        let cases = [
+            ("", json),
+            ("[]", json),
+            (r#"["10",{}]"#, json),
+            (r#"{"user_id":"1","user_id":"2"}"#, json),
+            ("{}", "Missing parameter: channel_data.user_id"),
+            (r#"{"user_id":null}"#, "Missing parameter: channel_data.user_id"),
+            (r#"{"user_id":""}"#, id),
+            (r#"{"user_id":true}"#, id),
+            (r#"{"user_id":{}}"#, id),
+            (r#"{"user_id":1e999}"#, id),
+            (r#"{"user_id":1e200}"#, id),
+            (r#"{"user_id":"\ud800"}"#, id),
+            (long.as_str(), id),
+            (r#"{"user_id":1,"user_info":"x"}"#, info),
+            (r#"{"user_id":1,"user_info":[]}"#, info),
+            (r#"{"user_id":1,"user_info":{"a":"\ud800"}}"#, info),
+            (
+                r#"{"user_id":1,"user_info":{"a":"12345678901234567890123456789012345678901234567890"}}"#,
+                "user_info supplied to presence subscription is too large (at most 40 bytes)",
+            ),
+        ];
+        for (text, reason) in cases {
+            assert_eq!(member(text), Err(reason.to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_user_signs_in_with_info_and_watchlist() {
+        let user = SignedInUser::parse(
+            r#"{"id":"u1","name":"ignored","user_info":{"n":1},"watchlist":["a","b","a",7]}"#,
+        )
+        .unwrap();
+        assert_eq!(user.id.as_str(), "u1");
+        assert_eq!(user.user_info.as_deref(), Some(r#"{"n":1}"#));
+        assert_eq!(
+            user.watchlist.iter().map(UserId::as_str).collect::<Vec<_>>(),
+            ["a", "b", "7"]
+        );
+        assert!(!user.watchlist_truncated);
+        let member = user.to_presence_member(10).unwrap();
+        assert_eq!(
+            (member.user_id.as_str(), member.user_info.as_deref()),
+            ("u1", Some(r#"{"n":1}"#))
+        );
+        assert_eq!(user.to_presence_member(6), Err(BadPresence::UserInfoTooLarge(6)));
+    }
+
+    #[test]
+    fn a_long_watchlist_is_cut_not_refused() {
+        for (given, kept, truncated) in [
+            (0, 0, false),
+            (100, 100, false),
+            (101, 100, true),
+            (5_000, 100, true),
+        ] {
+            let ids: Vec<String> = (0..given).map(|n| format!("\"{n}\"")).collect();
+            let user =
+                SignedInUser::parse(&format!(r#"{{"id":"u","watchlist":[{}]}}"#, ids.join(","))).unwrap();
+            assert_eq!(
+                (user.watchlist.len(), user.watchlist_truncated),
+                (kept, truncated),
+                "{given}"
+            );
+        }
+    }
+
+    #[test]
+    fn broken_user_data_is_refused_with_a_reason() {
+        use BadUserData::*;
+        for (text, reason) in [
+            ("x", InvalidJson),
+            (r#"["u"]"#, InvalidJson),
+            ("{}", MissingId),
+            (r#"{"id":7}"#, InvalidId),
+            (r#"{"id":""}"#, InvalidId),
+            (r#"{"id":"a b"}"#, InvalidId),
+            (r#"{"id":"u","user_info":[]}"#, InvalidUserInfo),
+            (r#"{"id":"u","watchlist":{}}"#, InvalidWatchlist),
+            (r#"{"id":"u","watchlist":"a"}"#, InvalidWatchlist),
+            (r#"{"id":"u","watchlist":[""]}"#, InvalidWatchlist),
+            (r#"{"id":"u","watchlist":[null]}"#, InvalidWatchlist),
+        ] {
+            assert_eq!(SignedInUser::parse(text), Err(reason), "{text}");
+        }
+    }
+}
