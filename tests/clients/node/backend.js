@@ -2,11 +2,19 @@
 // Browser pages and Node clients reach it over HTTP, as they would in production.
 import { createServer } from "node:http";
 import { once } from "node:events";
-import { createReadStream } from "node:fs";
+import { createReadStream, readFileSync } from "node:fs";
 import { extname, join, normalize } from "node:path";
 import { library } from "./target.js";
 
 const root = import.meta.dirname;
+
+/** Where the vendor's CDN keeps the parts that pusher-js loads by itself, `/8.6.0/sockjs.js`, and where npm put them. */
+const cdn = Object.fromEntries(
+  ["pusher-js", "pusher-js-4"].map((name) => {
+    const { version } = JSON.parse(readFileSync(join(root, "node_modules", name, "package.json"), "utf8"));
+    return [version, `/node_modules/${name}/dist/web`];
+  }),
+);
 const types = { ".js": "text/javascript", ".html": "text/html" };
 const cors = { "Access-Control-Allow-Origin": "*", "Access-Control-Allow-Headers": "*" };
 
@@ -62,7 +70,8 @@ function userAuth(pusher, form, answer) {
 }
 
 function file(path, response) {
-  const stream = createReadStream(join(root, normalize(path)));
+  const [, version, name] = /^\/([\d.]+)\/(\w+\.js)$/.exec(path) ?? [];
+  const stream = createReadStream(join(root, normalize(version in cdn ? `${cdn[version]}/${name}` : path)));
   stream.on("error", () => response.writeHead(404).end());
   stream.on("open", () => {
     response.writeHead(200, { ...cors, "Content-Type": types[extname(path)] ?? "application/octet-stream" });
