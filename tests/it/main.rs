@@ -1,1 +1,12 @@
+//! The black-box tests: each starts the real binary and looks at nothing but the wire, the exit code and the log.
 
+mod client;
+mod request;
+mod sign;
+mod websocket;
+mod world;
+
+mod http;
+mod isolation;
+mod pusher;
+mod ws;
