@@ -158,7 +158,9 @@ impl<'a> SignedRequest<'a> {
     /// # Errors
     /// When there is none.
     pub fn auth_key(&self) -> Result<Cow<'a, str>, AuthError> {
-        self.parameter("auth_key").ok_or(AuthError::MissingKey)
+        Query::of(self.query)
+            .parameter("auth_key")
+            .ok_or(AuthError::MissingKey)
     }
 
     /// Checks version, timestamp, signature and body digest, in this order.
@@ -166,12 +168,13 @@ impl<'a> SignedRequest<'a> {
     /// # Errors
     /// The first check that fails.
     pub fn verify(&self, secret: &Secret, body: &[u8], now_unix_s: i64) -> Result<(), AuthError> {
-        match self.parameter("auth_version").as_deref() {
+        let query = Query::of(self.query);
+        match query.parameter("auth_version").as_deref() {
             Some("1.0") => {}
             Some(_) => return Err(AuthError::VersionNotSupported),
             None => return Err(AuthError::VersionRequired),
         }
-        let timestamp = self
+        let timestamp = query
             .parameter("auth_timestamp")
             .ok_or(AuthError::TimestampRequired)?;
         // A timestamp that is no number is as stale as can be.
@@ -182,46 +185,26 @@ impl<'a> SignedRequest<'a> {
                 now_unix_s,
             });
         }
-        self.verify_signature(secret)?;
-        self.verify_body(body)
+        self.verify_signature(&query, secret)?;
+        verify_body(query.parameter("body_md5").as_deref(), body)
     }
 
     /// The decoded query parameters.
     pub fn params(&self) -> QueryParams<'a> {
         let decode = |text| percent::decode_text(text, Plus::Space);
+        let pairs = Query::of(self.query).pairs.into_iter();
         QueryParams {
-            pairs: self
-                .raw_pairs()
-                .map(|(name, value)| (decode(name), decode(value)))
-                .collect(),
+            pairs: pairs.map(|(name, value)| (decode(name), decode(value))).collect(),
         }
     }
 
-    fn raw_pairs(&self) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
-        let pairs = self.query.split('&').filter(|pair| !pair.is_empty());
-        pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-    }
-
-    /// The first parameter of this lower-case name, whatever its case on the wire.
-    fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
-        let is_it = |raw: &str| {
-            raw.eq_ignore_ascii_case(name)
-                || (raw.contains('%')
-                    && percent::decode(raw, Plus::Itself).eq_ignore_ascii_case(name.as_bytes()))
-        };
-        let (_, value) = self.raw_pairs().find(|(raw, _)| is_it(raw))?;
-        Some(percent::decode_text(value, Plus::Itself))
-    }
-
-    fn verify_signature(&self, secret: &Secret) -> Result<(), AuthError> {
-        let sent = self.parameter("auth_signature").unwrap_or_default();
-        let has_percent = self.query.contains('%');
-        let has_plus = self.query.contains('+');
+    fn verify_signature(&self, query: &Query<'_>, secret: &Secret) -> Result<(), AuthError> {
+        let sent = query.parameter("auth_signature").unwrap_or_default();
         // Readings that cannot differ from an earlier one are not tried.
         let readings = [
             Some(Reading::Decoded(Plus::Itself)),
-            has_plus.then_some(Reading::Decoded(Plus::Space)),
-            has_percent.then_some(Reading::Raw),
+            query.has_plus.then_some(Reading::Decoded(Plus::Space)),
+            query.has_percent.then_some(Reading::Raw),
         ];
         let decoded_path = percent::decode(self.path, Plus::Itself);
         let paths = [
@@ -231,13 +214,18 @@ impl<'a> SignedRequest<'a> {
         let mut text = Vec::with_capacity(self.method.len() + self.path.len() + self.query.len() + 8);
         for path in paths.into_iter().flatten() {
             for reading in readings.into_iter().flatten() {
-                self.write_string_to_sign(path, reading, &mut text);
+                self.write_string_to_sign(path, query, reading, &mut text);
                 if secret.verify_hex(&[&text], &sent) {
                     return Ok(());
                 }
             }
         }
-        self.write_string_to_sign(self.path.as_bytes(), Reading::Decoded(Plus::Itself), &mut text);
+        self.write_string_to_sign(
+            self.path.as_bytes(),
+            query,
+            Reading::Decoded(Plus::Itself),
+            &mut text,
+        );
         Err(AuthError::InvalidSignature {
             string_to_sign: String::from_utf8_lossy(&text).into(),
             sent: sent.into(),
@@ -245,57 +233,100 @@ impl<'a> SignedRequest<'a> {
     }
 
     /// Method, path, and the parameters but for the signature: names in lower case, sorted, not escaped.
-    fn write_string_to_sign(&self, path: &[u8], reading: Reading, text: &mut Vec<u8>) {
+    fn write_string_to_sign(&self, path: &[u8], query: &Query<'_>, reading: Reading, text: &mut Vec<u8>) {
         text.clear();
-        text.extend(self.method.bytes().map(|byte| byte.to_ascii_uppercase()));
+        text.extend_from_slice(self.method.as_bytes());
+        text.make_ascii_uppercase();
         text.push(b'\n');
         text.extend_from_slice(path);
         text.push(b'\n');
         let start = text.len();
-        if self
-            .query
-            .bytes()
-            .all(|byte| !matches!(byte, b'%' | b'+' | b'A'..=b'Z'))
-        {
-            // Nothing to decode and no capitals: the slices are what is signed.
-            let mut pairs: RawPairs<'_> = self
-                .raw_pairs()
+        // The sorts are stable, so that a repeated name keeps the order of its values.
+        if query.is_plain() {
+            let mut pairs: RawPairs<'_> = query
+                .pairs
+                .iter()
+                .copied()
                 .filter(|(name, _)| *name != "auth_signature")
                 .collect();
-            // Stable, so that a repeated name keeps the order of its values.
             pairs.sort_by_key(|(name, _)| *name);
             for (name, value) in pairs {
                 append_pair(text, start, name.as_bytes(), value.as_bytes());
             }
         } else {
-            let mut pairs: Vec<(Vec<u8>, Cow<'_, [u8]>)> = self
-                .raw_pairs()
-                .map(|(name, value)| (reading.read(name).to_ascii_lowercase(), reading.read(value)))
-                .filter(|(name, _)| name != b"auth_signature")
-                .collect();
+            let read = query.pairs.iter().map(|(name, value)| {
+                let name = reading.read(name);
+                (name.to_ascii_lowercase(), reading.read(value))
+            });
+            let mut pairs: Vec<_> = read.filter(|(name, _)| name != b"auth_signature").collect();
             pairs.sort_by(|(one, _), (other, _)| one.cmp(other));
             for (name, value) in pairs {
                 append_pair(text, start, &name, &value);
             }
         }
     }
+}
 
-    /// The digest is required when there is a body. The Python library also sends it without one.
-    fn verify_body(&self, body: &[u8]) -> Result<(), AuthError> {
-        let Some(claimed) = self.parameter("body_md5") else {
-            return if body.is_empty() {
-                Ok(())
-            } else {
-                Err(AuthError::InvalidBodyMd5)
-            };
+/// A query taken apart but not decoded.
+struct Query<'a> {
+    pairs: RawPairs<'a>,
+    has_percent: bool,
+    has_plus: bool,
+    has_capital: bool,
+}
+
+impl<'a> Query<'a> {
+    fn of(query: &'a str) -> Self {
+        let (mut has_percent, mut has_plus, mut has_capital) = (false, false, false);
+        for byte in query.bytes() {
+            has_percent |= byte == b'%';
+            has_plus |= byte == b'+';
+            has_capital |= byte.is_ascii_uppercase();
+        }
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs = pairs
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .collect();
+        Self {
+            pairs,
+            has_percent,
+            has_plus,
+            has_capital,
+        }
+    }
+
+    /// Nothing to decode and no capitals: the slices are what is signed.
+    const fn is_plain(&self) -> bool {
+        !(self.has_percent || self.has_plus || self.has_capital)
+    }
+
+    /// The first parameter of this lower-case name, whatever its case on the wire.
+    fn parameter(&self, name: &str) -> Option<Cow<'a, str>> {
+        let is_it = |raw: &str| {
+            raw.eq_ignore_ascii_case(name)
+                || (self.has_percent
+                    && percent::decode(raw, Plus::Itself).eq_ignore_ascii_case(name.as_bytes()))
         };
-        let mut actual = [0; 32];
-        hex::encode_to_slice(Md5::digest(body), &mut actual).expect("16 bytes are 32 digits");
-        if bool::from(actual.as_slice().ct_eq(claimed.as_bytes())) {
+        let (_, value) = self.pairs.iter().find(|(raw, _)| is_it(raw))?;
+        Some(percent::decode_text(value, Plus::Itself))
+    }
+}
+
+/// The digest is required when there is a body. The Python library also sends it without one.
+fn verify_body(claimed: Option<&str>, body: &[u8]) -> Result<(), AuthError> {
+    let Some(claimed) = claimed else {
+        return if body.is_empty() {
             Ok(())
         } else {
             Err(AuthError::InvalidBodyMd5)
-        }
+        };
+    };
+    let mut actual = [0; 32];
+    hex::encode_to_slice(Md5::digest(body), &mut actual).expect("16 bytes are 32 digits");
+    if bool::from(actual.as_slice().ct_eq(claimed.as_bytes())) {
+        Ok(())
+    } else {
+        Err(AuthError::InvalidBodyMd5)
     }
 }
 

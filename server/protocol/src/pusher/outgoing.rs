@@ -669,7 +669,7 @@ mod tests {
 
     #[test]
     fn a_row_of_frames_is_walked_to_the_first_that_is_not_ours() {
-        let row = [pong(), text_frame(&[b'x'; 70_000]), close_frame(4200, "bye")].concat();
+        let row = [pong(), text_frame(&vec![b'x'; 70_000]), close_frame(4200, "bye")].concat();
         let found: Vec<_> = frames(&row)
             .map(|frame| (frame.opcode, frame.payload.len()))
             .collect();
