@@ -341,6 +341,12 @@ impl ConfigSecret {
     }
 }
 
+impl From<&str> for ConfigSecret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl fmt::Debug for ConfigSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
