@@ -50,8 +50,6 @@ pub fn client_message(text: &str) {
             );
         }
         Ok(ClientMessage::ClientEvent { event, channel, data }) => {
-            let value: Value = serde_json::from_str(text).expect("a sound message parses");
-            assert_eq!(value["event"], *event);
             if let Some(data) = data {
                 let literal = outgoing::to_string_literal(data);
                 let channel = channel.unwrap_or_default();
@@ -60,9 +58,13 @@ pub fn client_message(text: &str) {
                 assert_eq!(sent["channel"], *channel);
                 assert_eq!(sent["user_id"], *event);
                 let sent = sent["data"].as_str().expect("data is a string");
-                match &value["data"] {
-                    Value::String(text) => assert_eq!(sent, text),
-                    other => assert_eq!(&serde_json::from_str::<Value>(sent).expect("compact JSON"), other),
+                // A number beyond f64 is legal JSON that only this comparison cannot hold.
+                match serde_json::from_str::<Value>(data.get()) {
+                    Ok(Value::String(text)) => assert_eq!(sent, text),
+                    Ok(value) => {
+                        assert_eq!(serde_json::from_str::<Value>(sent).expect("compact JSON"), value);
+                    }
+                    Err(error) => assert!(serde_json::from_str::<Value>(sent).is_err(), "{error}"),
                 }
             }
         }
@@ -86,8 +88,10 @@ pub fn presence_texts(text: &str) {
     ];
     for member in members.into_iter().flatten() {
         let fragment = MemberFragment::from(&member);
-        let info: Value =
-            serde_json::from_str(member.user_info.as_deref().unwrap_or("{}")).expect("info is JSON");
+        // A number beyond f64 is legal JSON that only these comparisons cannot hold.
+        let Ok(info) = serde_json::from_str::<Value>(member.user_info.as_deref().unwrap_or("{}")) else {
+            continue;
+        };
         let added = parsed_data(&outgoing::member_added("presence-a", &fragment));
         assert_eq!(added["user_id"], member.user_id.as_str());
         assert_eq!(added["user_info"], info);
@@ -105,8 +109,10 @@ pub fn publish_body(body: &[u8]) {
     let limits = PublishLimits::default();
     if let Ok(request) = PublishRequest::parse(body, &limits) {
         sound_request(&request, &limits);
-        let whole: Value = serde_json::from_slice(body).expect("accepted only when it is JSON");
-        assert_eq!(whole["name"], *request.name);
+        // Members that nobody asked for are skipped, not decoded, and may hold what a decoder refuses.
+        if let Ok(whole) = serde_json::from_slice::<Value>(body) {
+            assert_eq!(whole["name"], *request.name);
+        }
     }
     if let Ok(batch) = BatchRequest::parse(body, &limits) {
         assert!(batch.events.len() <= limits.batch_events);

@@ -32,7 +32,7 @@ pub enum ClientMessage<'a> {
     ClientEvent {
         event: Cow<'a, str>,
         channel: Option<Cow<'a, str>>,
-        /// Any JSON without lone surrogates and at most 128 levels deep.
+        /// Any JSON without lone surrogates and at most 100 levels deep.
         data: Option<&'a RawValue>,
     },
     Unsupported {
