@@ -1,0 +1,112 @@
+//! Load for a Pusher-compatible server on this machine, and what it costs the server.
+//!
+//! One thread drives all sockets through epoll and never parses JSON, so that the generator is not the bottleneck;
+//! each [`Report`] says how busy it was. Runs are bounded in time and count and end by themselves; addresses off
+//! this machine are refused.
+//!
+//! The figure that matters is the server's CPU time per unit of work, as a multiple of [`floor::measure`] (F1):
+//! both stand on the same machine in the same minute, so that noise and speed cancel.
+//!
+//! Start reading at [`run`]; the scenarios and their budgets are in [`scenario`].
+
+mod churn;
+mod fanout;
+pub mod floor;
+mod frame;
+mod gather;
+mod histogram;
+mod http;
+mod idle;
+mod ledger;
+mod payload;
+mod presence;
+mod process;
+mod publish;
+mod publishers;
+mod report;
+pub mod scenario;
+mod stalled;
+mod target;
+mod wire;
+
+pub use histogram::Latency;
+pub use report::{Memory, Report};
+pub use scenario::{Budget, CATALOGUE, Effort, Entry, Pace, Scenario};
+pub use target::{Node, Target};
+
+use anyhow::Result;
+
+/// Runs one scenario against a server that is already up, with the floor measured before and after.
+///
+/// It takes the CPU of one core for [`Effort::measure`] and some seconds more.
+///
+/// # Errors
+/// An address that is not loopback, a machine without enough open files, a server that refuses, drops or leaves
+/// clients or publishes without an answer. Losses are no errors: they are in the report.
+pub fn run(target: &Target, name: &str, scenario: &Scenario, effort: &Effort) -> Result<Report> {
+    target.check()?;
+    let floor_before = floor::measure(effort.floor_rounds)?;
+    let mut wire = wire::Wire::new()?;
+    let wire = &mut wire;
+    let mut report = match *scenario {
+        Scenario::Fanout {
+            channels,
+            subscribers,
+            pace,
+        } => fanout::publications(
+            wire,
+            target,
+            fanout::Shape {
+                channels,
+                subscribers,
+                pace,
+            },
+            effort,
+        )?,
+        Scenario::ClientEvents { receivers, pace } => {
+            fanout::client_events(wire, target, receivers, pace, effort)?
+        }
+        Scenario::Presence { users, in_flight } => presence::joins(wire, target, users, in_flight)?,
+        Scenario::Publish {
+            connections,
+            events_per_request,
+        } => publish::requests(wire, target, connections, events_per_request, effort)?,
+        Scenario::Idle { connections, hold } => idle::hold(wire, target, connections, hold)?,
+        Scenario::Churn {
+            idle,
+            per_second,
+            duration,
+        } => churn::churn(
+            wire,
+            target,
+            churn::Shape {
+                idle,
+                per_second,
+                duration,
+            },
+        )?,
+        Scenario::Stalled {
+            healthy,
+            stalled,
+            payload_bytes,
+            per_second,
+            before,
+            during,
+        } => stalled::stall(
+            wire,
+            target,
+            stalled::Shape {
+                healthy,
+                stalled,
+                payload_bytes,
+                per_second,
+                before,
+                during,
+            },
+        )?,
+    };
+    wire.hang_up_all();
+    name.clone_into(&mut report.scenario);
+    report.f1_us = f64::midpoint(floor_before, floor::measure(effort.floor_rounds)?);
+    Ok(report)
+}

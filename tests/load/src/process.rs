@@ -1,0 +1,176 @@
+//! What a process has used, read from `/proc`.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::target::Target;
+
+/// Nanoseconds in one tick of `/proc/PID/stat`: `USER_HZ` is 100 on every Linux that this runs on.
+const TICK_NS: u64 = 10_000_000;
+
+/// CPU time, user and system together, that the nodes of a target have used so far.
+#[derive(Debug)]
+pub(crate) struct CpuReading {
+    processes: Vec<Process>,
+}
+
+#[derive(Debug)]
+struct Process {
+    /// Exact, but an ended thread takes its share with it.
+    threads_ns: Option<BTreeMap<u32, u64>>,
+    /// In steps of 10 ms, ended threads included.
+    whole_ns: u64,
+}
+
+impl CpuReading {
+    /// `None` when a node's process is not known.
+    pub(crate) fn take(target: &Target) -> Result<Option<Self>> {
+        let mut processes = Vec::new();
+        for node in &target.nodes {
+            let Some(pid) = node.pid else { return Ok(None) };
+            processes.push(Process {
+                threads_ns: threads(pid),
+                whole_ns: whole(pid)?,
+            });
+        }
+        Ok(Some(Self { processes }))
+    }
+
+    /// Nanoseconds used from `self` until `later`.
+    pub(crate) fn until(&self, later: &Self) -> u64 {
+        self.processes
+            .iter()
+            .zip(&later.processes)
+            .map(|(before, after)| before.until(after))
+            .sum()
+    }
+}
+
+impl Process {
+    fn until(&self, later: &Self) -> u64 {
+        if let (Some(before), Some(after)) = (&self.threads_ns, &later.threads_ns)
+            && before.keys().all(|thread| after.contains_key(thread))
+        {
+            let sum = |threads: &BTreeMap<u32, u64>| threads.values().sum::<u64>();
+            return sum(after).saturating_sub(sum(before));
+        }
+        later.whole_ns.saturating_sub(self.whole_ns)
+    }
+}
+
+/// `schedstat` starts with the nanoseconds on a CPU; a kernel without it has only ticks.
+fn threads(pid: u32) -> Option<BTreeMap<u32, u64>> {
+    let mut times = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+        let thread = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        // A thread that ends between the two calls is simply not in the reading.
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{thread}/schedstat")) else {
+            continue;
+        };
+        times.insert(thread, text.split(' ').next()?.trim().parse().ok()?);
+    }
+    (!times.is_empty()).then_some(times)
+}
+
+fn whole(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let text =
+        fs::read_to_string(&path).with_context(|| format!("cannot read {path}: has the server ended?"))?;
+    // The second field is the name in brackets and may hold spaces; utime and stime are fields 14 and 15.
+    let ticks = text
+        .rsplit_once(')')
+        .map(|(_, rest)| rest.split_whitespace().skip(11).take(2))
+        .and_then(|fields| fields.map(|field| field.parse::<u64>().ok()).sum::<Option<u64>>())
+        .with_context(|| format!("{path} is not as expected"))?;
+    Ok(ticks * TICK_NS)
+}
+
+/// Private memory of all nodes in KiB (`Private_Clean` + `Private_Dirty`), `None` when a process is not known.
+pub(crate) fn private_kib(target: &Target) -> Result<Option<u64>> {
+    let mut total = 0;
+    for node in &target.nodes {
+        let Some(pid) = node.pid else { return Ok(None) };
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        total += private_in(&text);
+    }
+    Ok(Some(total))
+}
+
+fn private_in(rollup: &str) -> u64 {
+    rollup
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("Private_Clean:")
+                .or_else(|| line.strip_prefix("Private_Dirty:"))
+        })
+        .filter_map(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        .sum()
+}
+
+/// CPU time of the calling thread in nanoseconds.
+pub(crate) fn own_cpu_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::Node;
+
+    fn this_process() -> Target {
+        let addr = "127.0.0.1:1".parse().unwrap();
+        Target {
+            nodes: vec![Node {
+                addr,
+                pid: Some(std::process::id()),
+            }],
+            app_id: String::new(),
+            app_key: String::new(),
+            app_secret: String::new(),
+        }
+    }
+
+    #[test]
+    fn work_done_shows_in_the_reading() {
+        let target = this_process();
+        let before = CpuReading::take(&target).unwrap().unwrap();
+        let own_before = own_cpu_ns();
+        while own_cpu_ns() - own_before < 40_000_000 {
+            std::hint::spin_loop();
+        }
+        let after = CpuReading::take(&target).unwrap().unwrap();
+        assert!(before.until(&after) >= 20_000_000, "{}", before.until(&after));
+    }
+
+    #[test]
+    fn an_ended_thread_makes_the_whole_process_count() {
+        let reading = |threads: &[(u32, u64)], whole_ns| Process {
+            threads_ns: Some(threads.iter().copied().collect()),
+            whole_ns,
+        };
+        let start = reading(&[(1, 100), (2, 50)], 1_000);
+        assert_eq!(start.until(&reading(&[(1, 150), (2, 50), (3, 7)], 9_000)), 57);
+        assert_eq!(start.until(&reading(&[(1, 150)], 9_000)), 8_000);
+    }
+
+    #[test]
+    fn private_memory_is_clean_plus_dirty() {
+        assert_eq!(
+            private_in("Rss: 9 kB\nPrivate_Clean:        40 kB\nPrivate_Dirty:       112 kB\n"),
+            152
+        );
+        assert!(private_kib(&this_process()).unwrap().unwrap() > 0);
+    }
+
+    #[test]
+    fn without_a_process_there_is_no_figure() {
+        let mut target = this_process();
+        target.nodes[0].pid = None;
+        assert!(CpuReading::take(&target).unwrap().is_none());
+        assert!(private_kib(&target).unwrap().is_none());
+    }
+}

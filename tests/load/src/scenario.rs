@@ -1,0 +1,398 @@
+//! The scenarios by name, with what peers reach in them and what we allow ourselves.
+
+use std::time::Duration;
+
+/// How fast messages are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// As fast as the server takes them: 8 publishes in flight and at most 32 messages not yet delivered to all
+    /// (16 and 256 with many channels).
+    FullSpeed,
+    /// So many a second, whatever the server does.
+    PerSecond(u32),
+}
+
+/// What is done to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Signed publishes of 128 bytes, each to all subscribers of one of the channels in turn. Unit: delivery.
+    Fanout {
+        /// How many channels there are.
+        channels: u32,
+        /// Of each channel; every subscriber is a connection.
+        subscribers: u32,
+        /// Publishes over all channels.
+        pace: Pace,
+    },
+    /// One connection sends client events to the others of its private channel. Unit: delivery.
+    ClientEvents {
+        /// Not counting the sender.
+        receivers: u32,
+        /// Of the one sender; the app must allow it.
+        pace: Pace,
+    },
+    /// Users join one presence channel; at the end each must know exactly who is there. Unit: join.
+    Presence {
+        /// All of them different; the app must allow so many.
+        users: u32,
+        /// Joins under way at the same time.
+        in_flight: u32,
+    },
+    /// Signed publishes to channels without subscribers over keep-alive connections. Unit: request.
+    Publish {
+        /// One request in flight on each.
+        connections: u32,
+        /// 1 uses `/events`, more use `/batch_events`.
+        events_per_request: u32,
+    },
+    /// Connections that subscribe to a channel of their own and then do nothing. Unit: connection.
+    Idle {
+        /// Each takes one open file here and one in the server.
+        connections: u32,
+        /// How long they are held before memory is read.
+        hold: Duration,
+    },
+    /// Idle connections while others come and go, then all leave. Unit: connection (that came and went).
+    Churn {
+        /// Held throughout.
+        idle: u32,
+        /// Connections opened each second; as many are closed.
+        per_second: u32,
+        /// Of the coming and going.
+        duration: Duration,
+    },
+    /// Some subscribers stop reading while the others are measured. Unit: delivery to the healthy.
+    Stalled {
+        /// Subscribers that keep reading.
+        healthy: u32,
+        /// Subscribers that stop.
+        stalled: u32,
+        /// Of each message, at most what the app allows.
+        payload_bytes: usize,
+        /// Messages a second to all of them.
+        per_second: u32,
+        /// Everybody reads.
+        before: Duration,
+        /// The stalled do not.
+        during: Duration,
+    },
+}
+
+/// How much of a scenario is done. Full speed ends at whichever comes first.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// Length of the measured part, for the scenarios that repeat one thing.
+    pub measure: Duration,
+    /// Most messages or requests in the measured part.
+    pub max_messages: u64,
+    /// Rounds of the floor measurement, each of 1,000 sends.
+    pub floor_rounds: usize,
+}
+
+impl Effort {
+    /// For figures to keep.
+    pub const FULL: Self = Self {
+        measure: Duration::from_secs(6),
+        max_messages: 1_000_000,
+        floor_rounds: 60,
+    };
+    /// For a glance while working.
+    pub const QUICK: Self = Self {
+        measure: Duration::from_secs(2),
+        max_messages: 300_000,
+        floor_rounds: 20,
+    };
+
+    pub(crate) fn measure_ns(&self) -> u64 {
+        nanoseconds(self.measure)
+    }
+
+    /// Long enough for queues and caches to reach their usual size.
+    pub(crate) fn warm_up_ns(&self) -> u64 {
+        self.measure_ns() / 4
+    }
+}
+
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 4)
+}
+
+/// What a budget limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measure {
+    /// Server CPU per unit, as a multiple of F1.
+    TimesFloor,
+    /// Private memory per connection, in KiB.
+    KibPerConnection,
+}
+
+/// What we allow ourselves, beside what peers took on one machine where F1 was 4.9 µs: µs of CPU per unit, or KiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// What is limited.
+    pub measure: Measure,
+    /// The limit itself.
+    pub at_most: f64,
+    /// Sockudo 5.0.1 in a lean configuration.
+    pub sockudo: Option<f64>,
+    /// soketi 1.6.1.
+    pub soketi: Option<f64>,
+    /// Centrifugo 6.9.1.
+    pub centrifugo: Option<f64>,
+    /// nats-server 2.15 over WebSocket, a raw fan-out reference.
+    pub nats: Option<f64>,
+}
+
+/// A scenario with its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Lower-case words joined by dashes, the group first: `fanout` selects all whose name begins so.
+    pub name: &'static str,
+    /// Server processes that it needs.
+    pub nodes: usize,
+    /// What is done.
+    pub scenario: Scenario,
+    /// Part of a run that names no scenario.
+    pub by_default: bool,
+    /// May be empty: some scenarios only have to come out clean.
+    pub budgets: &'static [Budget],
+}
+
+const fn cpu(at_most: f64, peers: [Option<f64>; 4]) -> Budget {
+    budget(Measure::TimesFloor, at_most, peers)
+}
+
+const fn budget(measure: Measure, at_most: f64, peers: [Option<f64>; 4]) -> Budget {
+    let [sockudo, soketi, centrifugo, nats] = peers;
+    Budget {
+        measure,
+        at_most,
+        sockudo,
+        soketi,
+        centrifugo,
+        nats,
+    }
+}
+
+const fn fanout(channels: u32, subscribers: u32, pace: Pace) -> Scenario {
+    Scenario::Fanout {
+        channels,
+        subscribers,
+        pace,
+    }
+}
+
+const fn entry(name: &'static str, scenario: Scenario, budgets: &'static [Budget]) -> Entry {
+    Entry {
+        name,
+        nodes: 1,
+        scenario,
+        by_default: true,
+        budgets,
+    }
+}
+
+/// Every scenario there is.
+pub const CATALOGUE: &[Entry] = &[
+    entry(
+        "fanout-1000-full",
+        fanout(1, 1_000, Pace::FullSpeed),
+        &[cpu(0.3, [Some(14.0), Some(14.2), Some(6.1), Some(7.3)])],
+    ),
+    entry(
+        "fanout-1000-calm",
+        fanout(1, 1_000, Pace::PerSecond(20)),
+        &[cpu(1.8, [Some(22.1), Some(15.5), Some(17.9), Some(20.8)])],
+    ),
+    entry(
+        "fanout-5000-full",
+        fanout(1, 5_000, Pace::FullSpeed),
+        &[cpu(0.3, [Some(17.7), Some(14.0), Some(11.0), Some(10.1)])],
+    ),
+    entry(
+        "fanout-5000-calm",
+        fanout(1, 5_000, Pace::PerSecond(4)),
+        &[cpu(1.8, [Some(24.7), Some(16.4), Some(21.9), Some(23.5)])],
+    ),
+    entry(
+        "many-full",
+        fanout(1_000, 5, Pace::FullSpeed),
+        &[cpu(3.0, [Some(51.0), Some(57.0), Some(43.0), Some(34.0)])],
+    ),
+    entry(
+        "many-calm",
+        fanout(1_000, 5, Pace::PerSecond(1_000)),
+        &[cpu(6.5, [Some(113.0), Some(98.0), Some(90.0), Some(63.0)])],
+    ),
+    entry(
+        "client-events-full",
+        Scenario::ClientEvents {
+            receivers: 999,
+            pace: Pace::FullSpeed,
+        },
+        &[cpu(0.25, [Some(13.2), Some(14.0), Some(3.0), Some(2.4)])],
+    ),
+    entry(
+        "client-events-calm",
+        Scenario::ClientEvents {
+            receivers: 999,
+            pace: Pace::PerSecond(20),
+        },
+        &[cpu(1.8, [Some(20.1), Some(14.1), Some(20.1), Some(23.6)])],
+    ),
+    entry(
+        "presence-sequential",
+        Scenario::Presence {
+            users: 500,
+            in_flight: 1,
+        },
+        &[cpu(420.0, [Some(4_756.0), Some(3_606.0), Some(3_061.0), None])],
+    ),
+    entry(
+        "presence-concurrent",
+        Scenario::Presence {
+            users: 500,
+            in_flight: 16,
+        },
+        &[cpu(150.0, [Some(3_901.0), Some(3_489.0), Some(1_047.0), None])],
+    ),
+    entry(
+        "http",
+        Scenario::Publish {
+            connections: 64,
+            events_per_request: 1,
+        },
+        &[cpu(4.0, [Some(114.0), Some(91.0), Some(47.0), Some(15.0)])],
+    ),
+    entry(
+        "batch",
+        Scenario::Publish {
+            connections: 64,
+            events_per_request: 10,
+        },
+        &[cpu(8.0, [Some(194.0), Some(197.0), Some(180.0), Some(17.0)])],
+    ),
+    entry(
+        "idle",
+        Scenario::Idle {
+            connections: 10_000,
+            hold: Duration::from_secs(5),
+        },
+        &[
+            budget(
+                Measure::KibPerConnection,
+                2.5,
+                [Some(186.0), Some(3.9), Some(51.7), Some(49.7)],
+            ),
+            cpu(14.0, [Some(333.0), Some(125.0), Some(321.0), Some(280.0)]),
+        ],
+    ),
+    entry(
+        "stalled",
+        Scenario::Stalled {
+            healthy: 100,
+            stalled: 100,
+            payload_bytes: 8_000,
+            per_second: 125,
+            before: Duration::from_secs(5),
+            during: Duration::from_secs(15),
+        },
+        &[],
+    ),
+    Entry {
+        name: "churn",
+        nodes: 1,
+        scenario: Scenario::Churn {
+            idle: 10_000,
+            per_second: 200,
+            duration: Duration::from_mins(5),
+        },
+        by_default: false,
+        budgets: &[],
+    },
+    Entry {
+        name: "twonode-full",
+        nodes: 2,
+        scenario: fanout(1, 1_000, Pace::FullSpeed),
+        by_default: false,
+        budgets: &[cpu(0.6, [Some(16.0), Some(14.0), Some(5.3), Some(6.8)])],
+    },
+    Entry {
+        name: "twonode-calm",
+        nodes: 2,
+        scenario: fanout(1, 1_000, Pace::PerSecond(20)),
+        by_default: false,
+        budgets: &[cpu(2.0, [Some(21.0), Some(16.5), Some(19.1), Some(21.8)])],
+    },
+];
+
+impl Entry {
+    /// Whether `word` names this scenario or its group.
+    pub fn answers_to(&self, word: &str) -> bool {
+        self.name
+            .strip_prefix(word)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
+    /// The same scenario with less of everything, for a glance while working.
+    #[must_use]
+    pub fn quick(mut self) -> Self {
+        match &mut self.scenario {
+            Scenario::Idle { hold, .. } => *hold = Duration::from_secs(1),
+            Scenario::Churn { idle, duration, .. } => {
+                *idle = 2_000;
+                *duration = Duration::from_secs(10);
+            }
+            Scenario::Stalled { before, during, .. } => {
+                *before = Duration::from_secs(2);
+                *during = Duration::from_secs(10);
+            }
+            Scenario::Fanout { .. }
+            | Scenario::ClientEvents { .. }
+            | Scenario::Presence { .. }
+            | Scenario::Publish { .. } => {}
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_select_by_group() {
+        let mut names: Vec<_> = CATALOGUE.iter().map(|entry| entry.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CATALOGUE.len());
+        let group = |word| CATALOGUE.iter().filter(|entry| entry.answers_to(word)).count();
+        assert_eq!(
+            (group("fanout"), group("fanout-1000"), group("fanout-1000-full")),
+            (4, 2, 1)
+        );
+        assert_eq!(
+            (group("fan"), group("http"), group("twonode"), group("")),
+            (0, 1, 2, 0)
+        );
+    }
+
+    #[test]
+    fn no_scenario_needs_more_open_files_than_the_machine_allows() {
+        for entry in CATALOGUE {
+            let connections = match entry.scenario {
+                Scenario::Fanout {
+                    channels,
+                    subscribers,
+                    ..
+                } => channels * subscribers,
+                Scenario::ClientEvents { receivers, .. } => receivers + 1,
+                Scenario::Presence { users, .. } => users,
+                Scenario::Publish { connections, .. } | Scenario::Idle { connections, .. } => connections,
+                Scenario::Churn { idle, per_second, .. } => idle + per_second,
+                Scenario::Stalled { healthy, stalled, .. } => healthy + stalled,
+            };
+            assert!(connections <= 19_000, "{}", entry.name);
+        }
+    }
+}
