@@ -1,1 +1,89 @@
-fn main(){}
+//! The project's chores, so that a fresh machine needs nothing but cargo: `cargo xtask` lists them.
+
+mod bench;
+mod layers;
+mod needs;
+mod server;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, bail};
+
+const USAGE: &str = "cargo xtask COMMAND
+
+  test [LAYER…]   run all tests, or only these layers; `cargo xtask test --list` names them
+  check           what CI checks before the tests: formatting and lints
+  bench [NAME…]   run the benchmarks; `cargo xtask bench --help` says more";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let Some((command, rest)) = args.split_first() else {
+        say(USAGE);
+        return Ok(());
+    };
+    match command.as_str() {
+        "test" => layers::run(rest),
+        "check" => check(),
+        "bench" => bench::run(rest),
+        "help" | "--help" | "-h" => {
+            say(USAGE);
+            Ok(())
+        }
+        other => bail!("there is no command `{other}`\n\n{USAGE}"),
+    }
+}
+
+fn check() -> Result<()> {
+    for args in [
+        &["fmt", "--all", "--check"][..],
+        &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    ] {
+        say(&format!("cargo {}", args.join(" ")));
+        let status = cargo().args(args).status().context("cargo cannot be run")?;
+        if !status.success() {
+            bail!("`cargo {}` found something", args.join(" "));
+        }
+    }
+    Ok(())
+}
+
+/// Cargo, as it runs us, in the workspace's root.
+fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The root of the checkout.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or_else(|| Path::new("."))
+}
+
+/// Cargo's target directory, found from where this program lies in it.
+fn target_dir() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("this program does not know its own file")?;
+    own.ancestors()
+        .nth(2)
+        .map(Path::to_path_buf)
+        .context("this program does not lie in <target>/<profile>")
+}
+
+/// Prints one line (or several). A closed standard output ends nothing: the exit code still tells.
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    drop(writeln!(out, "{text}").and_then(|()| out.flush()));
+}

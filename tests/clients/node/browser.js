@@ -1,11 +1,7 @@
 // pusher-js in Chromium: the current version and a 4.x, each over every transport alone, SockJS among them.
 // The page and its scripts come from the backend's port, so that every request to the server crosses origins.
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { chromium } from "playwright-core";
 import { startBackend } from "./backend.js";
-import { Check } from "./check.js";
+import { withChromium } from "./chromium.js";
 import { host, main, port } from "./target.js";
 
 const clients = [
@@ -13,22 +9,23 @@ const clients = [
   { version: 4, script: "node_modules/pusher-js-4/dist/web/pusher.js" },
 ];
 
-const check = new Check();
-const backend = await startBackend();
-const profile = await mkdtemp(join(tmpdir(), "dunlin-chromium-"));
-const browser = await launch(profile, backend.url);
-for (const client of clients) {
-  for (const transport of ["ws", "xhr_streaming", "xhr_polling", "sockjs"]) {
-    await check.that(`chromium runs pusher-js ${client.version} over ${transport} without an error on the page`, () => runPage({ ...client, transport }));
-  }
+export default async function inBrowser(check) {
+  const backend = await startBackend();
+  // pusher-js loads its SockJS from the vendor's CDN by name. The name leads to the backend, which has the very file.
+  const cdn = `MAP js.pusher.com:80 ${new URL(backend.url).host}`;
+  await withChromium(cdn, async (browser) => {
+    for (const client of clients) {
+      for (const transport of ["ws", "xhr_streaming", "xhr_polling", "sockjs"]) {
+        await check.that(`chromium: pusher-js ${client.version} over ${transport} leaves no error on the page`, () =>
+          runPage(check, browser, backend, { ...client, transport }));
+      }
+    }
+  });
+  backend.stop();
 }
-await browser.close();
-await rm(profile, { recursive: true, force: true });
-backend.stop();
-process.exit(check.failed ? 1 : 0);
 
 /** Runs the journey in a page of its own and repeats its lines here. */
-async function runPage({ version, script, transport }) {
+async function runPage(check, browser, backend, { version, script, transport }) {
   const page = await browser.newPage();
   const faults = [];
   page.on("pageerror", (error) => faults.push(error.message));
@@ -45,21 +42,4 @@ async function runPage({ version, script, transport }) {
   }, target);
   await page.close();
   if (faults.length) throw new Error(faults.join("; "));
-}
-
-/**
- * Chromium without anything that calls home. pusher-js loads its SockJS from the vendor's CDN by name; that name leads
- * to the backend, which serves the very file from the npm package. (Playwright's own request interception would
- * answer CORS preflights in the server's place, so that it must stay off.)
- */
-function launch(userDataDir, backendUrl) {
-  return chromium.launchPersistentContext(userDataDir, {
-    executablePath: process.env.DUNLIN_TEST_CHROMIUM ?? "/usr/bin/chromium",
-    headless: true,
-    args: [
-      "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-      "--disable-background-networking", "--disable-component-update", "--disable-sync",
-      `--host-resolver-rules=MAP js.pusher.com:80 ${new URL(backendUrl).host}, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1`,
-    ],
-  });
 }

@@ -1,7 +1,6 @@
 // pusher-js in Node: the current version and a 4.x, each over every transport it has there, alone.
 import { createRequire } from "node:module";
 import { startBackend } from "./backend.js";
-import { Check } from "./check.js";
 import { journey } from "./journey.js";
 import { host, main, port } from "./target.js";
 
@@ -12,12 +11,12 @@ const clients = [
   { version: 4, Pusher: require("pusher-js-4"), decrypts: false },
 ];
 
-const check = new Check();
-const backend = await startBackend();
-for (const client of clients) {
-  for (const transport of ["ws", "xhr_streaming", "xhr_polling"]) {
-    await journey(check, { ...client, transport, host, port, key: main.key, backend: backend.url });
+export default async function channels(check) {
+  const backend = await startBackend();
+  for (const client of clients) {
+    for (const transport of ["ws", "xhr_streaming", "xhr_polling"]) {
+      await journey(check, { ...client, transport, host, port, key: main.key, backend: backend.url });
+    }
   }
+  backend.stop();
 }
-backend.stop();
-process.exit(check.failed ? 1 : 0);

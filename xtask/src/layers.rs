@@ -1,0 +1,445 @@
+//! `cargo xtask test`: every layer of tests, from units to foreign clients, each with one closing line.
+
+use std::collections::HashSet;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::needs::{CHROMIUM, GO, JAVA, MAVEN, NODE, NPM, Need, PYTHON};
+use crate::server::Server;
+use crate::{cargo, root, say, target_dir};
+
+/// A layer that takes longer hangs. Cargo's layers compile first, on a slow machine for a long time.
+const CARGO_LIMIT: Duration = Duration::from_mins(40);
+const CLIENT_LIMIT: Duration = Duration::from_mins(10);
+
+struct Layer {
+    name: &'static str,
+    about: &'static str,
+    needs: &'static [Need],
+    kind: Kind,
+}
+
+enum Kind {
+    /// Arguments of cargo; counts are read from the test harness's own summaries.
+    Cargo(&'static [&'static str]),
+    /// A program that prints `ok - …` and `not ok - …`, run in `tests/clients/<folder>` against a fresh server.
+    Client {
+        folder: &'static str,
+        prepare: &'static [&'static str],
+        run: &'static [&'static str],
+        serves: Serves,
+    },
+}
+
+/// What the server of a suite is started with.
+#[derive(Clone, Copy)]
+enum Serves {
+    Apps,
+    /// Nothing at all, as a newcomer starts it.
+    Nothing,
+}
+
+const NPM_CI: &[&str] = &["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"];
+
+/// `{venv}` in a command stands for a Python environment below cargo's target directory.
+const LAYERS: &[Layer] = &[
+    Layer {
+        name: "unit",
+        about: "unit, golden and documentation tests beside the code",
+        needs: &[],
+        kind: Kind::Cargo(&["test", "--workspace", "--exclude", "dunlin-tests"]),
+    },
+    Layer {
+        name: "it",
+        about: "black-box tests of the running server",
+        needs: &[],
+        kind: Kind::Cargo(&["test", "--workspace", "--test", "it"]),
+    },
+    Layer {
+        name: "node",
+        about: "pusher-js 8 and 4 and the server library pusher, in Node",
+        needs: &[NODE, NPM],
+        kind: client("node", NPM_CI, &["node", "run.js", "library", "channels", "restart"]),
+    },
+    Layer {
+        name: "echo",
+        about: "laravel-echo in Node",
+        needs: &[NODE, NPM],
+        kind: client("node", NPM_CI, &["node", "run.js", "echo"]),
+    },
+    Layer {
+        name: "browser",
+        about: "pusher-js 8 and 4 in Chromium, each transport alone, SockJS among them",
+        needs: &[NODE, NPM, CHROMIUM],
+        kind: client("node", NPM_CI, &["node", "run.js", "browser"]),
+    },
+    Layer {
+        name: "go",
+        about: "the server library pusher-http-go 5",
+        needs: &[GO],
+        kind: client("go", &["go", "mod", "download"], &["go", "run", "./v5"]),
+    },
+    Layer {
+        name: "go1",
+        about: "the server library pusher-http-go 1.3.0",
+        needs: &[GO],
+        kind: client("go", &["go", "mod", "download"], &["go", "run", "./v1"]),
+    },
+    Layer {
+        name: "python",
+        about: "the server library pusher and the client Pysher",
+        needs: &[PYTHON],
+        kind: client(
+            "python",
+            &[
+                "{venv}/bin/pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--requirement",
+                "requirements.txt",
+            ],
+            &["{venv}/bin/python", "suite.py"],
+        ),
+    },
+    Layer {
+        name: "java",
+        about: "pusher-http-java and pusher-java-client",
+        needs: &[JAVA, MAVEN],
+        kind: client(
+            "java",
+            &[],
+            &[
+                "mvn",
+                "--quiet",
+                "--batch-mode",
+                "-Dstyle.color=never",
+                "compile",
+                "exec:java",
+            ],
+        ),
+    },
+    Layer {
+        name: "demo",
+        about: "what a newcomer sees: the demo page in Chromium shows an event of the Go library",
+        needs: &[NODE, NPM, CHROMIUM, GO],
+        kind: Kind::Client {
+            folder: "node",
+            prepare: NPM_CI,
+            run: &["node", "run.js", "demo"],
+            serves: Serves::Nothing,
+        },
+    },
+];
+
+const fn client(
+    folder: &'static str,
+    prepare: &'static [&'static str],
+    run: &'static [&'static str],
+) -> Kind {
+    Kind::Client {
+        folder,
+        prepare,
+        run,
+        serves: Serves::Apps,
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+}
+
+/// Runs the named layers, or all, and prints one closing line per layer and one in the end.
+///
+/// # Errors
+/// An unknown layer, a server that does not build, or at least one failure.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    if args.iter().any(|arg| arg == "--list" || arg == "--help") {
+        for layer in LAYERS {
+            say(&format!("{:10} {}", layer.name, layer.about));
+        }
+        return Ok(());
+    }
+    let layers = select(args)?;
+    let mut runner = Runner {
+        target: target_dir()?,
+        binary: None,
+        prepared: HashSet::new(),
+    };
+    let mut total = Tally::default();
+    for layer in layers {
+        let begin = Instant::now();
+        say(&format!("\n== {}: {}", layer.name, layer.about));
+        let tally = runner.run(layer).unwrap_or_else(|error| {
+            say(&format!("not ok - {}: {error:#}", layer.name));
+            Tally { passed: 0, failed: 1 }
+        });
+        say(&format!(
+            "== {}: {} passed, {} failed in {} s",
+            layer.name,
+            tally.passed,
+            tally.failed,
+            begin.elapsed().as_secs()
+        ));
+        total.passed += tally.passed;
+        total.failed += tally.failed;
+    }
+    say(&format!("\n{} passed, {} failed", total.passed, total.failed));
+    if total.failed > 0 {
+        bail!("{} tests failed", total.failed);
+    }
+    Ok(())
+}
+
+fn select(names: &[String]) -> Result<Vec<&'static Layer>> {
+    if names.is_empty() {
+        return Ok(LAYERS.iter().collect());
+    }
+    let find = |name: &String| {
+        LAYERS
+            .iter()
+            .find(|layer| layer.name == name)
+            .with_context(|| format!("there is no layer `{name}`; `cargo xtask test --list` names them"))
+    };
+    names.iter().map(find).collect()
+}
+
+struct Runner {
+    target: PathBuf,
+    /// The server, once it is built.
+    binary: Option<PathBuf>,
+    /// Folders of clients whose libraries are installed.
+    prepared: HashSet<&'static str>,
+}
+
+impl Runner {
+    fn run(&mut self, layer: &Layer) -> Result<Tally> {
+        for need in layer.needs {
+            need.meet()?;
+        }
+        match layer.kind {
+            Kind::Cargo(args) => self.run_cargo(args),
+            Kind::Client {
+                folder,
+                prepare,
+                run,
+                serves,
+            } => self.run_client(layer.name, folder, prepare, run, serves),
+        }
+    }
+
+    fn run_cargo(&mut self, args: &[&str]) -> Result<Tally> {
+        let binary = self.server()?;
+        let mut command = cargo();
+        command.args(args).arg("--no-fail-fast").env("DUNLIN_BIN", binary);
+        watch(command, CARGO_LIMIT, cargo_verdict)
+    }
+
+    fn run_client(
+        &mut self,
+        name: &str,
+        folder: &'static str,
+        prepare: &[&str],
+        run: &[&str],
+        serves: Serves,
+    ) -> Result<Tally> {
+        let binary = self.server()?;
+        let scratch = self.target.join("clients");
+        let venv = scratch.join("python");
+        let here = root().join("tests/clients").join(folder);
+        let command = |words: &[&str]| -> Result<Command> {
+            let mut words = words
+                .iter()
+                .map(|word| word.replace("{venv}", &venv.display().to_string()));
+            let mut command = Command::new(words.next().context("a command has a program")?);
+            command.args(words).current_dir(&here);
+            Ok(command)
+        };
+        if !self.prepared.contains(folder) {
+            if prepare.iter().any(|word| word.contains("{venv}")) && !venv.join("bin/python").exists() {
+                succeed(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+            }
+            if !prepare.is_empty() {
+                succeed(&mut command(prepare)?)?;
+            }
+            self.prepared.insert(folder);
+        }
+        let own = scratch.join(name);
+        let mut server = match serves {
+            Serves::Apps => Server::start(&binary, &own)?,
+            Serves::Nothing => Server::start_bare(&binary, &own)?,
+        };
+        let mut suite = command(run)?;
+        suite.envs(server.environment()).env("DUNLIN_TEST_SCRATCH", &own);
+        let mut tally = watch(suite, CLIENT_LIMIT, client_verdict)?;
+        if let Some(complaint) = server.complaint() {
+            say(&format!("not ok - {name}: {complaint}"));
+            tally.failed += 1;
+        }
+        Ok(tally)
+    }
+
+    /// The server's binary, built once, in the profile that the tests are built in.
+    fn server(&mut self) -> Result<PathBuf> {
+        if let Some(binary) = &self.binary {
+            return Ok(binary.clone());
+        }
+        // The whole workspace is selected so that dependencies get the same features as in `cargo test --workspace`.
+        succeed(
+            cargo()
+                .args(["build", "--workspace", "--bin", "dunlin", "--target-dir"])
+                .arg(&self.target),
+        )?;
+        let binary = self.target.join("debug/dunlin");
+        self.binary = Some(binary.clone());
+        Ok(binary)
+    }
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let shown = format!("{} {}", command.get_program().display(), words(command));
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed");
+    }
+    Ok(())
+}
+
+fn words(command: &Command) -> String {
+    command
+        .get_args()
+        .map(|arg| arg.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Runs a command, repeats its output and counts the verdicts in it. A command that fails without a verdict, hangs, or
+/// succeeds without testing anything, counts as one failure.
+fn watch(mut command: Command, limit: Duration, verdict: fn(&str) -> Tally) -> Result<Tally> {
+    let shown = format!("{} {}", command.get_program().display(), words(&command));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .process_group(0);
+    let mut child = command.spawn().with_context(|| format!("cannot run `{shown}`"))?;
+    let output = child.stdout.take().context("the output is piped")?;
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                break;
+            }
+        }
+    });
+    let end = Instant::now() + limit;
+    let mut tally = Tally::default();
+    loop {
+        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                let found = verdict(&line);
+                tally.passed += found.passed;
+                tally.failed += found.failed;
+                say(&line);
+            }
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                // The whole group: a suite has children of its own, such as a browser.
+                drop(
+                    Command::new("kill")
+                        .args(["-KILL", "--", &format!("-{}", child.id())])
+                        .status(),
+                );
+                say(&format!(
+                    "not ok - `{shown}` was stopped after {} s",
+                    limit.as_secs()
+                ));
+                tally.failed += 1;
+                break;
+            }
+        }
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for `{shown}`"))?;
+    if !status.success() && tally.failed == 0 {
+        say(&format!("not ok - `{shown}` ended with {status}"));
+        tally.failed += 1;
+    }
+    if status.success() && tally.passed == 0 {
+        say(&format!("not ok - `{shown}` tested nothing"));
+        tally.failed += 1;
+    }
+    Ok(tally)
+}
+
+/// Reads `ok - …` and `not ok - …`.
+fn client_verdict(line: &str) -> Tally {
+    Tally {
+        passed: usize::from(line.starts_with("ok - ")),
+        failed: usize::from(line.starts_with("not ok - ")),
+    }
+}
+
+/// Reads `test result: ok. 12 passed; 0 failed; …`.
+fn cargo_verdict(line: &str) -> Tally {
+    let Some(counts) = line.strip_prefix("test result: ") else {
+        return Tally::default();
+    };
+    let count = |what: &str| {
+        counts
+            .split(['.', ';'])
+            .find_map(|part| part.trim().strip_suffix(what)?.trim().parse().ok())
+            .unwrap_or(0)
+    };
+    Tally {
+        passed: count("passed"),
+        failed: count("failed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_from_the_summary_of_a_test_binary() {
+        let tally =
+            cargo_verdict("test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out");
+        assert_eq!((tally.passed, tally.failed), (12, 3));
+    }
+
+    #[test]
+    fn other_lines_of_cargo_count_nothing() {
+        let tally = cargo_verdict("test names::parses ... ok");
+        assert_eq!((tally.passed, tally.failed), (0, 0));
+    }
+
+    #[test]
+    fn each_line_of_a_client_is_one_verdict() {
+        let of = |line| (client_verdict(line).passed, client_verdict(line).failed);
+        assert_eq!(
+            [of("ok - connects"), of("not ok - connects: no"), of("a warning")],
+            [(1, 0), (0, 1), (0, 0)]
+        );
+    }
+
+    #[test]
+    fn every_layer_has_a_name_of_its_own_and_is_found_by_it() {
+        let names: HashSet<&str> = LAYERS.iter().map(|layer| layer.name).collect();
+        assert_eq!(names.len(), LAYERS.len());
+        let all: Vec<String> = LAYERS.iter().map(|layer| layer.name.to_owned()).collect();
+        assert_eq!(select(&all).map(|found| found.len()).ok(), Some(LAYERS.len()));
+        assert!(select(&["no-such-layer".to_owned()]).is_err());
+    }
+}

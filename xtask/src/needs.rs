@@ -1,0 +1,133 @@
+//! What a layer needs from the machine: found, installed where that is allowed, or named as missing.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::say;
+
+/// A program that must be there, and the Debian package that brings it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Need {
+    /// As people call it, with the version that is asked for.
+    name: &'static str,
+    /// A command that succeeds when it is there.
+    probe: &'static [&'static str],
+    /// The Debian package that brings it, or nothing when Debian's own is too old.
+    package: Option<&'static str>,
+}
+
+pub(crate) const CHROMIUM: Need = Need {
+    name: "chromium",
+    probe: &["chromium", "--version"],
+    package: Some("chromium"),
+};
+pub(crate) const GO: Need = Need {
+    name: "go 1.22 or newer",
+    probe: &["go", "version"],
+    package: None,
+};
+pub(crate) const JAVA: Need = Need {
+    name: "a JDK 17 or newer",
+    probe: &["javac", "--version"],
+    package: Some("openjdk-17-jdk-headless"),
+};
+pub(crate) const MAVEN: Need = Need {
+    name: "maven",
+    probe: &["mvn", "--version"],
+    package: Some("maven"),
+};
+pub(crate) const NODE: Need = Need {
+    name: "node 20.11 or newer",
+    probe: &[
+        "node",
+        "-e",
+        "process.exit(import.meta.dirname ? 0 : 1)",
+        "--input-type=module",
+    ],
+    package: None,
+};
+pub(crate) const NPM: Need = Need {
+    name: "npm",
+    probe: &["npm", "--version"],
+    package: None,
+};
+pub(crate) const PYTHON: Need = Need {
+    name: "python3 with venv",
+    probe: &["python3", "-c", "import ensurepip, venv"],
+    package: Some("python3-venv"),
+};
+
+impl Need {
+    /// Makes sure that the program is there, installing it if need be.
+    ///
+    /// # Errors
+    /// It is missing and may not be installed from here, or the installation failed; the text says what to do.
+    pub(crate) fn meet(&self) -> Result<()> {
+        if self.is_met() {
+            return Ok(());
+        }
+        let Some(package) = self.package else {
+            bail!("{} is missing: install it and put it on the PATH", self.name);
+        };
+        if !may_install() {
+            bail!(
+                "{} is missing and only root may install it: apt-get install {package}",
+                self.name
+            );
+        }
+        say(&format!(
+            "{} is missing: installing the package {package}",
+            self.name
+        ));
+        // A fresh machine's package lists are empty or old: refresh them, and let the installation judge.
+        drop(apt(&["update", "-qq"]));
+        apt(&["install", "-y", "-qq", "--no-install-recommends", package])?;
+        if !self.is_met() {
+            bail!(
+                "{} is still missing after the package {package} was installed",
+                self.name
+            );
+        }
+        Ok(())
+    }
+
+    fn is_met(&self) -> bool {
+        let Some((program, args)) = self.probe.split_first() else {
+            return true;
+        };
+        Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success())
+    }
+}
+
+/// Whether we are root on a machine with apt.
+fn may_install() -> bool {
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|id| id.stdout.trim_ascii() == b"0");
+    root && Command::new("apt-get")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+}
+
+fn apt(args: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(args)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .status()
+        .context("apt-get cannot be run")?;
+    if !status.success() {
+        bail!("`apt-get {}` failed", args.join(" "));
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! A fresh `dunlin serve` for one suite of foreign clients, and how the suite is told about it.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+const START_DEADLINE: Duration = Duration::from_secs(20);
+/// Lines of the server's log that are shown when something is wrong with it.
+const LOG_TAIL: usize = 20;
+
+/// The apps of the configuration file: the prefix of their environment variables, and what the file says.
+const APPS: [(&str, &str); 3] = [
+    (
+        "DUNLIN_TEST",
+        "id = \"1001\"\nkey = \"main-key\"\nsecret = \"main-secret\"",
+    ),
+    (
+        "DUNLIN_TEST_OTHER",
+        "id = \"1002\"\nkey = \"other-key\"\nsecret = \"other-secret\"",
+    ),
+    (
+        "DUNLIN_TEST_DISABLED",
+        "id = \"1003\"\nkey = \"disabled-key\"\nsecret = \"disabled-secret\"\nenabled = false",
+    ),
+];
+
+/// A running server; dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+    binary: PathBuf,
+    config: Option<PathBuf>,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts the binary with the apps above, in a directory of its own below `scratch`, and waits until it is ready.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or the server ends or stays not ready; the text holds the end of its log.
+    pub(crate) fn start(binary: &Path, scratch: &Path) -> Result<Self> {
+        let apps: Vec<String> = APPS.iter().map(|(_, app)| format!("[[apps]]\n{app}\n")).collect();
+        fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+        let config = scratch.join("dunlin.toml");
+        fs::write(&config, apps.join("\n")).with_context(|| format!("cannot write {}", config.display()))?;
+        Self::spawn(binary, scratch, Some(config))
+    }
+
+    /// Starts the binary as a newcomer does: no file, no apps, only other ports than the usual ones.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub(crate) fn start_bare(binary: &Path, scratch: &Path) -> Result<Self> {
+        fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+        Self::spawn(binary, scratch, None)
+    }
+
+    fn spawn(binary: &Path, scratch: &Path, config: Option<PathBuf>) -> Result<Self> {
+        let [port, dashboard, metrics] = free_ports()?;
+        let log = scratch.join("server.log");
+        let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut command = Command::new(binary);
+        command
+            .arg("serve")
+            .current_dir(scratch)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("DUNLIN_HOST", "127.0.0.1")
+            .env("DUNLIN_PORT", port.to_string())
+            .env("DUNLIN_DASHBOARD_PORT", dashboard.to_string())
+            .env("DUNLIN_METRICS_PORT", metrics.to_string())
+            .env("DUNLIN_DATA_DIR", scratch.join("data"))
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out);
+        if let Some(config) = &config {
+            command.env("DUNLIN_CONFIG", config);
+        }
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot run {}", binary.display()))?;
+        let mut server = Self {
+            child,
+            binary: binary.to_path_buf(),
+            config,
+            port,
+            log,
+        };
+        let end = Instant::now() + START_DEADLINE;
+        while !server.is_ready() {
+            if let Some(status) = server.child.try_wait()? {
+                bail!(
+                    "the server ended with {status}; its log ends:\n{}",
+                    server.log_tail()
+                );
+            }
+            if Instant::now() > end {
+                bail!(
+                    "the server was not ready within {START_DEADLINE:?}; its log ends:\n{}",
+                    server.log_tail()
+                );
+            }
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        Ok(server)
+    }
+
+    /// The variables by which a suite finds the server, its apps and its binary.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        let mut variables = vec![
+            ("DUNLIN_TEST_HOST".to_owned(), "127.0.0.1".to_owned()),
+            ("DUNLIN_TEST_PORT".to_owned(), self.port.to_string()),
+            ("DUNLIN_TEST_BINARY".to_owned(), self.binary.display().to_string()),
+        ];
+        if let Some(config) = &self.config {
+            variables.push(("DUNLIN_TEST_CONFIG".to_owned(), config.display().to_string()));
+        }
+        for (prefix, app) in APPS {
+            for line in app.lines() {
+                if let Some((name @ ("id" | "key" | "secret"), value)) = line.split_once(" = ") {
+                    variables.push((
+                        format!("{prefix}_APP_{}", name.to_uppercase()),
+                        value.trim_matches('"').to_owned(),
+                    ));
+                }
+            }
+        }
+        variables
+    }
+
+    /// What is wrong with the server after a suite: it ended, or its log tells of a panic.
+    pub(crate) fn complaint(&mut self) -> Option<String> {
+        let ended = self
+            .child
+            .try_wait()
+            .ok()
+            .flatten()
+            .map(|status| format!("the server ended with {status}"));
+        let panicked = self
+            .log_text()
+            .contains("panicked at")
+            .then(|| "the server panicked".to_owned());
+        ended
+            .or(panicked)
+            .map(|what| format!("{what}; its log ends:\n{}", self.log_tail()))
+    }
+
+    fn is_ready(&self) -> bool {
+        let ask = || -> std::io::Result<String> {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+            stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+    }
+
+    fn log_text(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    fn log_tail(&self) -> String {
+        let text = self.log_text();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Three ports that nobody listens on; held together while they are chosen, so that they differ.
+fn free_ports() -> Result<[u16; 3]> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port");
+    let held = [bind()?, bind()?, bind()?];
+    let [a, b, c] = &held;
+    Ok([
+        a.local_addr()?.port(),
+        b.local_addr()?.port(),
+        c.local_addr()?.port(),
+    ])
+}
