@@ -65,7 +65,11 @@ const LAYERS: &[Layer] = &[
         name: "node",
         about: "pusher-js 8 and 4 and the server library pusher, in Node",
         needs: &[NODE, NPM],
-        kind: client("node", NPM_CI, &["node", "run.js", "library", "channels", "restart"]),
+        kind: client(
+            "node",
+            NPM_CI,
+            &["node", "run.js", "library", "channels", "restart"],
+        ),
     },
     Layer {
         name: "echo",
