@@ -67,7 +67,7 @@ pub struct ServerSection {
     pub metrics_host: IpAddr,
     /// Port of the metrics; 0 takes any free one.
     pub metrics_port: u16,
-    /// Worker threads; 0 means one per core.
+    /// Worker threads, at most 64; 0 means one per core.
     pub workers: usize,
     /// Where files of this node go.
     pub data_dir: PathBuf,

@@ -1,3 +1,4 @@
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
@@ -116,24 +117,40 @@ fn every_option_of_default_toml_is_a_field_and_every_field_has_a_default() {
     assert_eq!(loaded.config.apps[0].limits, limits);
 }
 
-#[test]
-fn every_option_of_default_toml_has_a_comment_or_shares_one() {
-    let text = include_str!("../default.toml");
-    let lines: Vec<&str> = text.lines().collect();
-    for (i, line) in lines
-        .iter()
-        .enumerate()
-        .filter(|(_, line)| line.contains(" = ") && !line.starts_with('#'))
-    {
-        let before = lines[..i]
-            .iter()
-            .rev()
-            .find(|line| line.starts_with('#') || line.is_empty());
-        assert!(
-            before.is_some_and(|before| before.starts_with('#')),
-            "{line:?} is not explained"
-        );
+/// The options as the documentation lists them: a table per section, its words those of `default.toml`.
+fn documented_options() -> String {
+    let (mut page, mut comment) = (String::from("## Options\n"), String::new());
+    for line in include_str!("../default.toml").lines() {
+        if let Some(text) = line.strip_prefix('#') {
+            comment.push_str(text);
+        } else if let Some(section) = line.strip_prefix('[') {
+            let section = section.trim_end_matches(']');
+            write!(page, "\n### `[{section}]`\n\n").unwrap();
+            if !comment.is_empty() {
+                write!(page, "{}\n\n", comment.trim()).unwrap();
+            }
+            page.push_str("| option | default | meaning |\n|---|---|---|\n");
+            comment.clear();
+        } else if let Some((key, default)) = line.split_once(" = ") {
+            assert!(!comment.is_empty(), "{line:?} is not explained");
+            writeln!(page, "| `{key}` | `{default}` | {} |", comment.trim()).unwrap();
+            comment.clear();
+        } else {
+            comment.clear();
+        }
     }
+    page
+}
+
+#[test]
+fn every_option_is_explained_in_default_toml_and_documented_in_the_same_words() {
+    let page = include_str!("../../../docs/reference/config.md");
+    let found = page.find("## Options").map(|start| &page[start..]);
+    let expected = documented_options();
+    assert!(
+        found == Some(&expected),
+        "the end of docs/reference/config.md is old; it should be:\n{expected}"
+    );
 }
 
 #[test]

@@ -10,6 +10,9 @@ use super::sections::{AppSection, Config, Environment, Switch};
 /// Pusher's documentation promises at most half an hour, and clients treat what they get as that fresh.
 const MAX_CACHE_TTL: Duration = Duration::from_mins(30);
 
+/// The directory of channels has one bit per worker.
+const MAX_WORKERS: usize = 64;
+
 /// What surrounds an event's data in a frame: names, quotes, an excluded socket.
 const ENVELOPE_BYTES: usize = 1024;
 
@@ -42,7 +45,11 @@ impl Complaints {
 
 fn server(config: &Config, c: &mut Complaints) {
     let server = &config.server;
-    c.unless(server.workers <= 1024, "server.workers", "must be at most 1024");
+    c.unless(
+        server.workers <= MAX_WORKERS,
+        "server.workers",
+        format!("must be at most {MAX_WORKERS}"),
+    );
     c.unless(
         (1..=65535).contains(&server.listen_backlog),
         "server.listen_backlog",
