@@ -216,7 +216,7 @@ impl Server {
         fs::write(
             &config,
             format!(
-                "[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\nname = \"Bench\"\n\
+                "[log]\nfilter = \"warn\"\n\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\nname = \"Bench\"\n\
                  client_events = true\n\n[apps.limits]\nconnections = 0\npublishes_per_second = 0\n\
                  reads_per_second = 0\nclient_events_per_second = 0\npresence_members = 0\n\
                  subscriptions_per_connection = 0\n"
@@ -226,13 +226,14 @@ impl Server {
         let log = File::create(folder.join("server.log"))?;
         let child = Command::new(binary)
             .arg("serve")
+            // Nothing of the caller's own settings may reach the server.
+            .env_clear()
             .env("DUNLIN_CONFIG", &config)
             .env("DUNLIN_HOST", Ipv4Addr::LOCALHOST.to_string())
             .env("DUNLIN_PORT", port.to_string())
             .env("DUNLIN_METRICS_PORT", metrics.to_string())
             .env("DUNLIN_DASHBOARD_PORT", dashboard.to_string())
             .env("DUNLIN_DATA_DIR", folder.join("data"))
-            .env("RUST_LOG", "warn")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -445,7 +446,7 @@ impl Finding {
         for row in self.rows() {
             line(
                 &mut out,
-                [
+                &[
                     self.entry.name.into(),
                     row.unit.into(),
                     shown(row.figure),
@@ -494,11 +495,11 @@ fn heading() -> String {
         "gen",
         "lost/dup/mis",
     ];
-    line(&mut out, columns.map(String::from));
+    line(&mut out, &columns.map(String::from));
     out
 }
 
-fn line(out: &mut String, cells: [String; 11]) {
+fn line(out: &mut String, cells: &[String; 11]) {
     const WIDTHS: [usize; 11] = [20, 10, 8, 8, 7, 5, 6, 10, 9, 5, 12];
     for (at, (cell, width)) in cells.iter().zip(WIDTHS).enumerate() {
         let written = if at < 2 {

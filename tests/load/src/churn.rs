@@ -151,12 +151,15 @@ pub(crate) fn churn(wire: &mut Wire, target: &Target, shape: Shape) -> Result<Re
     let started = wire.tick();
     let end = started + nanoseconds(shape.duration) + VISIT_NS + LAST_VISITS_NS;
     let mut arrived = 0;
-    while visits.left + visits.failed < visitors && wire.tick() < end {
+    while wire.tick() < end {
         while arrived < visitors && started + arrived * pause <= wire.now() {
             visits.arrive(wire, arrived)?;
             arrived += 1;
         }
         visits.dismiss(wire)?;
+        if visits.left + visits.failed >= visitors {
+            break;
+        }
         let next_arrival = if arrived < visitors {
             started + arrived * pause
         } else {

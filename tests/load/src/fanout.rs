@@ -55,7 +55,6 @@ pub(crate) struct Traffic<'a> {
     /// Messages of ours that came back to their sender.
     echoed: u64,
     late: u64,
-    sent: u64,
 }
 
 /// What may be sent in the current part of a run.
@@ -92,7 +91,6 @@ impl<'a> Traffic<'a> {
             client_frame: Vec::new(),
             echoed: 0,
             late: 0,
-            sent: 0,
         }
     }
 
@@ -209,8 +207,13 @@ impl<'a> Traffic<'a> {
                 wire.send_text(*id, &self.client_frame)?;
             }
         }
-        self.sent += 1;
         Ok(true)
+    }
+
+    /// Forgets the times of what was sent so far; the ledger remembers all of it.
+    pub(crate) fn forget_times(&mut self) {
+        self.latency.clear();
+        self.late = 0;
     }
 
     /// What the ledger and the source know goes into the report.
@@ -365,7 +368,7 @@ fn measure(
     effort: &Effort,
 ) -> Result<Report> {
     traffic.run(wire, pace, effort.warm_up_ns(), u64::MAX)?;
-    traffic.latency.clear();
+    traffic.forget_times();
     let before = traffic.ledger.delivered();
     let meter = Meter::start(wire, target)?;
     traffic.run(wire, pace, effort.measure_ns(), effort.max_messages)?;

@@ -58,10 +58,10 @@ pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Shape) -> Result<Re
 
     let pace = Pace::PerSecond(shape.per_second);
     traffic.run(wire, pace, SLICE_NS, u64::MAX)?;
-    traffic.latency.clear();
+    traffic.forget_times();
     traffic.run(wire, pace, nanoseconds(shape.before), u64::MAX)?;
     let p99_before = traffic.latency.quantile(990);
-    traffic.latency.clear();
+    traffic.forget_times();
 
     for id in &crowd.ids[healthy..] {
         wire.pause(*id)?;
