@@ -232,8 +232,8 @@ mod tests {
         assert!(is_sound(&raw(&format!("{}{}", "[".repeat(100), "]".repeat(100)))));
         assert!(!is_sound(&raw(&format!(
             "{}{}",
-            "[".repeat(129),
-            "]".repeat(129)
+            "[".repeat(101),
+            "]".repeat(101)
         ))));
         assert!(is_sound(&raw(&format!("[{}]", ["[]"; 500].join(",")))));
         assert!(is_sound(&raw(&format!("\"{}\"", "[".repeat(500)))));
