@@ -55,8 +55,8 @@ export async function startBackend() {
 function channelAuth(pusher, form, answer) {
   const [socketId, channel] = [form.get("socket_id"), form.get("channel_name")];
   const user = { user_id: form.get("user_id"), user_info: { name: form.get("user_name") } };
-  if (channel.includes("denied")) return answer(403, {});
-  const auth = channel.startsWith("presence-")
+  // Who signed in needs no `channel_data`: the identity is that of the sign-in.
+  const auth = channel.startsWith("presence-") && !channel.endsWith("-by-sign-in")
     ? pusher.authorizeChannel(socketId, channel, user)
     : pusher.authorizeChannel(socketId, channel);
   if (channel.includes("forged")) auth.auth = auth.auth.replace(/.{8}$/, "00000000");
