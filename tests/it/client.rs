@@ -26,27 +26,53 @@ impl Event {
         let Ok(Value::Object(mut message)) = serde_json::from_str::<Value>(&raw) else {
             panic!("not a JSON object: {raw}");
         };
-        let mut text = |name: &str| message.remove(name).map(|value| value.as_str().map(str::to_owned));
-        let name = text("event").flatten().unwrap_or_else(|| panic!("no event name: {raw}"));
+        let mut text = |name: &str| {
+            message
+                .remove(name)
+                .map(|value| value.as_str().map(str::to_owned))
+        };
+        let name = text("event")
+            .flatten()
+            .unwrap_or_else(|| panic!("no event name: {raw}"));
         let channel = text("channel").map(|value| value.unwrap_or_else(|| panic!("odd channel: {raw}")));
         let user_id = text("user_id").map(|value| value.unwrap_or_else(|| panic!("odd user_id: {raw}")));
-        let data = message.remove("data").unwrap_or_else(|| panic!("data is never left out: {raw}"));
-        assert_eq!(data.is_object(), name == "pusher:error", "only pusher:error has an object: {raw}");
-        assert_eq!(data.is_string(), name != "pusher:error", "all other data is a string: {raw}");
-        Self { name, channel, data, user_id, raw }
+        let data = message
+            .remove("data")
+            .unwrap_or_else(|| panic!("data is never left out: {raw}"));
+        assert_eq!(
+            data.is_object(),
+            name == "pusher:error",
+            "only pusher:error has an object: {raw}"
+        );
+        assert_eq!(
+            data.is_string(),
+            name != "pusher:error",
+            "all other data is a string: {raw}"
+        );
+        Self {
+            name,
+            channel,
+            data,
+            user_id,
+            raw,
+        }
     }
 
     /// The text of `data`.
     #[track_caller]
     pub(crate) fn text(&self) -> &str {
-        self.data.as_str().unwrap_or_else(|| panic!("no text: {}", self.raw))
+        self.data
+            .as_str()
+            .unwrap_or_else(|| panic!("no text: {}", self.raw))
     }
 
     /// `data` parsed as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> Value {
         match &self.data {
-            Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| panic!("no JSON: {}", self.raw)),
+            Value::String(text) => {
+                serde_json::from_str(text).unwrap_or_else(|_| panic!("no JSON: {}", self.raw))
+            }
             other => other.clone(),
         }
     }
@@ -56,7 +82,11 @@ impl Event {
     pub(crate) fn assert_error(&self, code: Option<u16>, text: &str) {
         assert_eq!(self.name, "pusher:error", "{}", self.raw);
         assert_eq!(self.data.get("code"), Some(&json!(code)), "{}", self.raw);
-        let message = self.data.get("message").and_then(Value::as_str).unwrap_or_default();
+        let message = self
+            .data
+            .get("message")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         assert!(message.contains(text), "expected {text:?} in {}", self.raw);
     }
 }
@@ -76,11 +106,20 @@ impl Client {
     pub(crate) async fn connect_with(world: &World, app: &App, query: &str) -> Self {
         let path = format!("/app/{}?{query}", app.key);
         let mut socket = Socket::open(world.address, &path).await;
-        let Seen::Frame(frame) = socket.next().await else { panic!("nothing after the handshake") };
+        let Seen::Frame(frame) = socket.next().await else {
+            panic!("nothing after the handshake")
+        };
         let hello = Event::parse(frame.text());
         assert_eq!(hello.name, "pusher:connection_established", "{}", hello.raw);
-        let socket_id = hello.json()["socket_id"].as_str().expect("every connection has an id").to_owned();
-        Self { socket, socket_id, app: app.clone() }
+        let socket_id = hello.json()["socket_id"]
+            .as_str()
+            .expect("every connection has an id")
+            .to_owned();
+        Self {
+            socket,
+            socket_id,
+            app: app.clone(),
+        }
     }
 
     pub(crate) async fn send_text(&mut self, text: &str) {
@@ -135,7 +174,12 @@ impl Client {
     pub(crate) async fn expect_refusal(&mut self, channel: &str, code: Option<u16>, text: &str) -> Value {
         self.expect_error(code, text).await;
         let failure = self.expect_on(channel, "pusher:subscription_error").await.json();
-        assert!(failure["error"].as_str().is_some_and(|error| error.contains(text)), "{failure}");
+        assert!(
+            failure["error"]
+                .as_str()
+                .is_some_and(|error| error.contains(text)),
+            "{failure}"
+        );
         assert!(failure["status"].is_number(), "{failure}");
         assert!(failure["type"].is_string(), "{failure}");
         failure
@@ -159,17 +203,20 @@ impl Client {
         if let Some(text) = channel_data {
             data["channel_data"] = json!(text);
         }
-        self.send(json!({ "event": "pusher:subscribe", "data": data })).await;
+        self.send(json!({ "event": "pusher:subscribe", "data": data }))
+            .await;
     }
 
     pub(crate) async fn ask_with_auth(&mut self, channel: &str, auth: &str) {
         let data = json!({ "auth": auth, "channel": channel });
-        self.send(json!({ "event": "pusher:subscribe", "data": data })).await;
+        self.send(json!({ "event": "pusher:subscribe", "data": data }))
+            .await;
     }
 
     pub(crate) async fn subscribe(&mut self, channel: &str) -> Event {
         self.ask(channel, None).await;
-        self.expect_on(channel, "pusher_internal:subscription_succeeded").await
+        self.expect_on(channel, "pusher_internal:subscription_succeeded")
+            .await
     }
 
     /// Joins a presence channel; returns the `presence` object of the confirmation.
@@ -180,16 +227,20 @@ impl Client {
 
     pub(crate) async fn join_as(&mut self, channel: &str, channel_data: &str) -> Value {
         self.ask(channel, Some(channel_data)).await;
-        let event = self.expect_on(channel, "pusher_internal:subscription_succeeded").await;
+        let event = self
+            .expect_on(channel, "pusher_internal:subscription_succeeded")
+            .await;
         event.json()["presence"].clone()
     }
 
     pub(crate) async fn unsubscribe(&mut self, channel: &str) {
-        self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } })).await;
+        self.send(json!({ "event": "pusher:unsubscribe", "data": { "channel": channel } }))
+            .await;
     }
 
     pub(crate) async fn trigger(&mut self, channel: &str, name: &str, data: Value) {
-        self.send(json!({ "event": name, "channel": channel, "data": data })).await;
+        self.send(json!({ "event": name, "channel": channel, "data": data }))
+            .await;
     }
 
     /// Sends a sign-in with a right signature and does not wait for the answer.
@@ -232,7 +283,9 @@ impl Client {
 /// Connects where the server is expected to refuse in-band: the error it sends, and the close after it.
 pub(crate) async fn refused(world: &World, path: &str) -> (Event, u16, String) {
     let mut socket = Socket::open(world.address, path).await;
-    let Seen::Frame(frame) = socket.next().await else { panic!("nothing after the handshake") };
+    let Seen::Frame(frame) = socket.next().await else {
+        panic!("nothing after the handshake")
+    };
     let error = Event::parse(frame.text());
     let (code, reason) = socket.closed().await;
     (error, code, reason)

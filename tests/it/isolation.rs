@@ -39,7 +39,10 @@ async fn a_publication_stays_in_its_app() {
 async fn a_batch_stays_in_its_app() {
     let (world, mut us, mut them) = two_on("pub").await;
     let batch = json!({ "batch": [{ "name": "ours", "channel": "pub", "data": "x" }] });
-    Call::post(&us.app, "/batch_events", &batch).send(world).await.assert(200, "{}");
+    Call::post(&us.app, "/batch_events", &batch)
+        .send(world)
+        .await
+        .assert(200, "{}");
     us.expect("ours").await;
     them.expect_quiet().await;
 }
@@ -75,13 +78,19 @@ async fn lists_and_counts_are_those_of_the_app() {
     let mut us = Client::connect(world, &ours).await;
     us.subscribe("pub").await;
     us.expect("pusher_internal:subscription_count").await;
-    assert_eq!(world.get(&theirs, "/channels", &[]).await.json(), json!({ "channels": {} }));
+    assert_eq!(
+        world.get(&theirs, "/channels", &[]).await.json(),
+        json!({ "channels": {} })
+    );
     let info = [("info", "subscription_count")];
     let answer = world.get(&theirs, "/channels/pub", &info).await.json();
     assert_eq!(answer, json!({ "occupied": false, "subscription_count": 0 }));
     let body = json!({ "name": "e", "channels": ["pub"], "data": "x", "info": "subscription_count" });
     let answer = Call::post(&theirs, "/events", &body).send(world).await.json();
-    assert_eq!(answer, json!({ "channels": { "pub": { "subscription_count": 0 } } }));
+    assert_eq!(
+        answer,
+        json!({ "channels": { "pub": { "subscription_count": 0 } } })
+    );
     us.expect_quiet().await;
 }
 
@@ -92,7 +101,10 @@ async fn the_cache_of_one_app_is_not_that_of_another() {
     let mut them = Client::connect(world, &theirs).await;
     them.subscribe("cache-a").await;
     them.expect("pusher:cache_miss").await;
-    let answer = world.get(&theirs, "/channels/cache-a", &[("info", "cache")]).await.json();
+    let answer = world
+        .get(&theirs, "/channels/cache-a", &[("info", "cache")])
+        .await
+        .json();
     assert_eq!(answer["cache"], json!(null));
 }
 
@@ -100,7 +112,10 @@ async fn the_cache_of_one_app_is_not_that_of_another() {
 async fn a_socket_id_of_another_app_excludes_nobody() {
     let (world, mut us, mut them) = two_on("pub").await;
     let body = json!({ "name": "e", "channels": ["pub"], "data": "x", "socket_id": them.socket_id });
-    Call::post(&us.app, "/events", &body).send(world).await.assert(200, "{}");
+    Call::post(&us.app, "/events", &body)
+        .send(world)
+        .await
+        .assert(200, "{}");
     us.expect("e").await;
     world.publish(&them.app, "pub", "marker", "x").await;
     them.expect("marker").await;
@@ -119,7 +134,10 @@ async fn users_of_the_same_name_are_different_users() {
     world.publish(&ours, "#server-to-user-u", "hello", "x").await;
     us.expect("hello").await;
     them.expect_quiet().await;
-    Call::post(&ours, "/users/u/terminate_connections", &json!({})).send(world).await.assert(200, "{}");
+    Call::post(&ours, "/users/u/terminate_connections", &json!({}))
+        .send(world)
+        .await
+        .assert(200, "{}");
     assert_eq!(us.closed().await.0, 4009);
     them.expect_quiet().await;
 }
@@ -146,11 +164,13 @@ async fn the_signatures_of_one_app_open_nothing_of_another() {
     them.expect_refusal("private-a", None, "Invalid key").await;
     // Their public key with our signature.
     let digest = foreign.split(':').nth(1).expect("auth is key:signature");
-    them.ask_with_auth("private-a", &format!("{}:{digest}", theirs.key)).await;
+    them.ask_with_auth("private-a", &format!("{}:{digest}", theirs.key))
+        .await;
     them.expect_refusal("private-a", None, "Invalid signature").await;
     let data = r#"{"id":"u"}"#;
     let auth = user_auth(&ours, &them.socket_id, data);
-    them.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
+    them.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } }))
+        .await;
     assert_eq!(them.closed().await.0, 4009);
 }
 
@@ -182,8 +202,12 @@ async fn a_key_works_only_on_the_paths_of_its_own_app() {
 
 #[tokio::test]
 async fn the_quota_of_one_app_is_not_used_up_by_another() {
-    let ours = App::new(1).limit("connections = 1").limit("publishes_per_second = 1");
-    let theirs = App::new(2).limit("connections = 1").limit("publishes_per_second = 1");
+    let ours = App::new(1)
+        .limit("connections = 1")
+        .limit("publishes_per_second = 1");
+    let theirs = App::new(2)
+        .limit("connections = 1")
+        .limit("publishes_per_second = 1");
     let world = World::builder().app(&ours).app(&theirs).start();
     let mut us = Client::connect(&world, &ours).await;
     let mut them = Client::connect(&world, &theirs).await;

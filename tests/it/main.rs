@@ -6,7 +6,14 @@ mod sign;
 mod websocket;
 mod world;
 
+mod cli;
+mod drain;
+mod fallback;
+mod hostile;
 mod http;
 mod isolation;
+mod limits;
 mod pusher;
+mod slow;
+mod tidy;
 mod ws;

@@ -19,7 +19,10 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -30,7 +33,11 @@ impl Answer {
     pub(crate) fn json(&self) -> Value {
         match serde_json::from_slice(&self.body) {
             Ok(value) => value,
-            Err(error) => panic!("status {}: body is not JSON ({error}): {}", self.status, self.text()),
+            Err(error) => panic!(
+                "status {}: body is not JSON ({error}): {}",
+                self.status,
+                self.text()
+            ),
         }
     }
 
@@ -54,9 +61,16 @@ pub(crate) struct Http {
 
 impl Http {
     pub(crate) async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the server listens");
+        Self::open_if_possible(address).await.expect("the server listens")
+    }
+
+    pub(crate) async fn open_if_possible(address: SocketAddr) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).expect("a TCP option can be set");
-        Self { stream, buffer: Vec::new() }
+        Some(Self {
+            stream,
+            buffer: Vec::new(),
+        })
     }
 
     /// Whether all bytes were taken; a server that has refused may have closed already.
@@ -105,7 +119,11 @@ impl Http {
             .map(|line| line.split_once(':').expect("a header line has a colon"))
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        Some(Answer { status: status.expect("a status line has a code"), headers, body: Vec::new() })
+        Some(Answer {
+            status: status.expect("a status line has a code"),
+            headers,
+            body: Vec::new(),
+        })
     }
 
     /// The next chunk of a chunked body, empty at its end; `None` when the connection ended or stalled.
@@ -132,7 +150,10 @@ impl Http {
 
     /// Ends our side only.
     pub(crate) async fn half_close(&mut self) {
-        self.stream.shutdown().await.expect("an open connection can be half-closed");
+        self.stream
+            .shutdown()
+            .await
+            .expect("an open connection can be half-closed");
     }
 
     /// Whether the server has ended the connection; pending bytes are thrown away.
@@ -258,10 +279,16 @@ impl Call {
     }
 
     pub(crate) fn string_to_sign(&self) -> String {
-        let mut pairs: Vec<_> =
-            self.query.iter().map(|(name, value)| (name.to_lowercase(), value.as_str())).collect();
+        let mut pairs: Vec<_> = self
+            .query
+            .iter()
+            .map(|(name, value)| (name.to_lowercase(), value.as_str()))
+            .collect();
         pairs.sort_by(|left, right| left.0.cmp(&right.0));
-        let query: Vec<_> = pairs.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let query: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         format!("{}\n{}\n{}", self.method, self.path, query.join("&"))
     }
 
@@ -276,10 +303,18 @@ impl Call {
 
     /// The bytes on the wire with this signature, or with none.
     pub(crate) fn bytes_with(&self, signature: Option<&str>) -> Vec<u8> {
-        let mut pairs: Vec<_> =
-            self.query.iter().map(|(name, value)| format!("{name}={}", self.encode(value))).collect();
+        let mut pairs: Vec<_> = self
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={}", self.encode(value)))
+            .collect();
         pairs.extend(signature.map(|signature| format!("auth_signature={signature}")));
-        let mut head = format!("{} {}?{} HTTP/1.1\r\nHost: test\r\n", self.method, self.path, pairs.join("&"));
+        let mut head = format!(
+            "{} {}?{} HTTP/1.1\r\nHost: test\r\n",
+            self.method,
+            self.path,
+            pairs.join("&")
+        );
         for (name, value) in &self.headers {
             head.push_str(name);
             head.push_str(": ");
@@ -326,10 +361,17 @@ impl Call {
 pub(crate) async fn exchange(address: SocketAddr, bytes: &[u8]) -> Answer {
     let mut http = Http::open(address).await;
     http.send(bytes).await;
-    let method = if bytes.starts_with(b"HEAD ") { "HEAD" } else { "GET" };
+    let method = if bytes.starts_with(b"HEAD ") {
+        "HEAD"
+    } else {
+        "GET"
+    };
     match http.answer_to(method).await {
         Some(answer) => answer,
-        None => panic!("no answer to {:?}", String::from_utf8_lossy(&bytes[..bytes.len().min(300)])),
+        None => panic!(
+            "no answer to {:?}",
+            String::from_utf8_lossy(&bytes[..bytes.len().min(300)])
+        ),
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) fn user_auth(app: &App, socket_id: &str, user_data: &str) -> String {
 
 #[expect(clippy::disallowed_methods, reason = "a client signs with the real time")]
 pub(crate) fn unix_now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
     i64::try_from(since.as_secs()).expect("the year is below 292 billion")
 }

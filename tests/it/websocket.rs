@@ -5,7 +5,7 @@ use crate::world::DEADLINE;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 pub(crate) const CONTINUATION: u8 = 0x0;
@@ -101,15 +101,15 @@ impl Draft {
         match (self.length, u8::try_from(length), u16::try_from(length)) {
             (LengthForm::Minimal, Ok(short @ 0..=125), _) => bytes.push(masked | short),
             (LengthForm::Minimal | LengthForm::Sixteen, _, Ok(medium)) => {
-                bytes.push(masked | 126);
+                bytes.push(masked | 0x7e);
                 bytes.extend(medium.to_be_bytes());
             }
             (LengthForm::Claimed(claimed), ..) => {
-                bytes.push(masked | 127);
+                bytes.push(masked | 0x7f);
                 bytes.extend(claimed.to_be_bytes());
             }
             _ => {
-                bytes.push(masked | 127);
+                bytes.push(masked | 0x7f);
                 bytes.extend((length as u64).to_be_bytes());
             }
         }
@@ -169,17 +169,47 @@ impl Socket {
         let (socket, answer) = Self::shake(address, &handshake(path, "")).await;
         assert_eq!(answer.status, 101, "{}", answer.text());
         // The value that RFC 6455 derives from its example key.
-        assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
-        assert!(answer.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")));
-        assert!(answer.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("upgrade")));
+        assert_eq!(
+            answer.header("sec-websocket-accept"),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
+        assert!(
+            answer
+                .header("upgrade")
+                .is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+        );
+        assert!(
+            answer
+                .header("connection")
+                .is_some_and(|value| value.eq_ignore_ascii_case("upgrade"))
+        );
+        socket
+    }
+
+    /// Opens a WebSocket whose receive buffer is as small as the kernel allows, to be a slow reader early.
+    pub(crate) async fn open_with_small_window(address: SocketAddr, path: &str) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket can be made");
+        socket
+            .set_recv_buffer_size(4096)
+            .expect("a TCP option can be set");
+        let stream = socket.connect(address).await.expect("the server listens");
+        let (socket, answer) = Self::shake_on(stream, &handshake(path, "")).await;
+        assert_eq!(answer.status, 101);
         socket
     }
 
     /// Sends these bytes as the handshake and returns whatever the server said to it.
     pub(crate) async fn shake(address: SocketAddr, request: &[u8]) -> (Self, Answer) {
         let stream = TcpStream::connect(address).await.expect("the server listens");
+        Self::shake_on(stream, request).await
+    }
+
+    async fn shake_on(stream: TcpStream, request: &[u8]) -> (Self, Answer) {
         stream.set_nodelay(true).expect("a TCP option can be set");
-        let mut socket = Self { stream, buffer: Vec::new() };
+        let mut socket = Self {
+            stream,
+            buffer: Vec::new(),
+        };
         socket.send(request).await;
         let answer = socket.handshake_answer().await;
         (socket, answer)
@@ -198,12 +228,19 @@ impl Socket {
         let head: Vec<u8> = self.buffer.drain(..end + 4).collect();
         let head = String::from_utf8(head).expect("header fields are ASCII");
         let mut lines = head.trim_end().split("\r\n");
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .and_then(|code| code.parse().ok());
         let headers = lines
             .map(|line| line.split_once(':').expect("a header line has a colon"))
             .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
             .collect();
-        Answer { status: status.expect("a status line has a code"), headers, body: Vec::new() }
+        Answer {
+            status: status.expect("a status line has a code"),
+            headers,
+            body: Vec::new(),
+        }
     }
 
     /// Whether all bytes were taken; a server that has refused may have closed already.
@@ -245,7 +282,11 @@ impl Socket {
             short => (u64::from(short), 0),
         };
         assert_eq!(second & 0x80, 0, "a server does not mask its frames");
-        assert_eq!(first & 0xf0, 0x80, "a server here never fragments and never sets reserved bits");
+        assert_eq!(
+            first & 0xf0,
+            0x80,
+            "a server here never fragments and never sets reserved bits"
+        );
         let minimal = match length {
             0..=125 => 0,
             126..=0xffff => 2,
@@ -259,7 +300,10 @@ impl Socket {
         }
         let payload = self.buffer[start..end].to_vec();
         self.buffer.drain(..end);
-        Some(Frame { opcode: first & 0x0f, payload })
+        Some(Frame {
+            opcode: first & 0x0f,
+            payload,
+        })
     }
 
     /// Reads up to the server's close frame, answers it, and insists that the connection then ends in order.
@@ -276,6 +320,12 @@ impl Socket {
                 other => panic!("expected a close frame, saw {other:?}"),
             }
         }
+    }
+
+    /// Ends our side only.
+    pub(crate) async fn half_close(&mut self) {
+        // The server may have ended the connection already.
+        drop(self.stream.shutdown().await);
     }
 
     /// Ends the connection without a closing handshake.

@@ -157,8 +157,19 @@ impl Builder {
             let exited = server.try_wait().expect("a child can be asked").is_some();
             (exited || is_ready(address)).then_some(!exited)
         });
-        let world = World { server: Mutex::new(server), guard, address, metrics, dashboard, dir, log };
-        if ready == Some(true) { Ok(world) } else { Err(world.log()) }
+        let world = World {
+            server: Mutex::new(server),
+            guard,
+            address,
+            metrics,
+            dir,
+            log,
+        };
+        if ready == Some(true) {
+            Ok(world)
+        } else {
+            Err(world.log())
+        }
     }
 }
 
@@ -168,7 +179,6 @@ pub(crate) struct World {
     guard: Child,
     pub(crate) address: SocketAddr,
     pub(crate) metrics: u16,
-    pub(crate) dashboard: u16,
     dir: PathBuf,
     log: PathBuf,
 }
@@ -204,7 +214,9 @@ impl World {
 
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let server = self.server.lock().expect("no holder of this lock panics");
-        let pid = i32::try_from(server.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = i32::try_from(server.id())
+            .ok()
+            .and_then(rustix::process::Pid::from_raw);
         rustix::process::kill_process(pid.expect("a running child has an id"), signal)
             .expect("the server still runs");
     }
@@ -212,32 +224,43 @@ impl World {
     /// Waits for the process to end by itself.
     pub(crate) async fn exit_within(&self, limit: Duration) -> Option<ExitStatus> {
         eventually_within(limit, || async {
-            self.server.lock().expect("no holder of this lock panics").try_wait().expect("a child can be asked")
+            self.server
+                .lock()
+                .expect("no holder of this lock panics")
+                .try_wait()
+                .expect("a child can be asked")
         })
         .await
-    }
-
-    pub(crate) fn is_running(&self) -> bool {
-        self.server
-            .lock()
-            .expect("no holder of this lock panics")
-            .try_wait()
-            .expect("a child can be asked")
-            .is_none()
     }
 
     /// Resident memory of the server in KiB.
     pub(crate) fn resident_kib(&self) -> usize {
         let pid = self.server.lock().expect("no holder of this lock panics").id();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server still runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("Linux prints this line");
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .expect("Linux prints this line");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse().ok())
+            .expect("a number of KiB")
     }
 
     /// Publishes one event and insists that the server accepts it.
     #[track_caller]
-    pub(crate) fn publish(&self, app: &App, channel: &str, name: &str, data: &str) -> impl Future<Output = ()> {
-        let call = Call::post(app, "/events", &json!({ "name": name, "channels": [channel], "data": data }));
+    pub(crate) fn publish(
+        &self,
+        app: &App,
+        channel: &str,
+        name: &str,
+        data: &str,
+    ) -> impl Future<Output = ()> {
+        let call = Call::post(
+            app,
+            "/events",
+            &json!({ "name": name, "channels": [channel], "data": data }),
+        );
         let address = self.address;
         async move {
             let answer = call.send_to(address).await;
@@ -292,7 +315,9 @@ fn shared_world() -> &'static World {
     SHARED.get_or_init(|| {
         let mut builder = World::builder();
         for number in 0..POOL {
-            builder = builder.app(&App::new(1000 + number)).app(&App::counting(2000 + number));
+            builder = builder
+                .app(&App::new(1000 + number))
+                .app(&App::counting(2000 + number));
         }
         builder.start()
     })
@@ -334,17 +359,23 @@ fn poll_until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Optio
 
 fn is_ready(address: SocketAddr) -> bool {
     use std::io::{Read as _, Write as _};
-    let Ok(mut stream) = TcpStream::connect(address) else { return false };
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return false;
+    };
     let mut answer = String::new();
     stream.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
-        && stream.write_all(b"GET /ready HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").is_ok()
+        && stream
+            .write_all(b"GET /ready HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            .is_ok()
         && stream.read_to_string(&mut answer).is_ok()
         && answer.starts_with("HTTP/1.1 200")
 }
 
 /// The first line that no healthy server prints.
 fn trouble(log: &str) -> Option<String> {
-    log.lines().find(|line| line.contains("panicked at") || line.contains("ERROR")).map(str::to_owned)
+    log.lines()
+        .find(|line| line.contains("panicked at") || line.contains("ERROR"))
+        .map(str::to_owned)
 }
 
 fn end(child: &mut Child) {
@@ -367,7 +398,13 @@ fn guard(server: u32) -> Child {
 pub(crate) fn scratch_dir() -> PathBuf {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let mut name = String::from("dunlin-it");
-    write!(name, "-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)).expect("a string grows");
+    write!(
+        name,
+        "-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    )
+    .expect("a string grows");
     let dir = std::env::temp_dir().join(name);
     std::fs::create_dir_all(dir.join("data")).expect("the temporary directory can be written");
     dir
@@ -376,7 +413,12 @@ pub(crate) fn scratch_dir() -> PathBuf {
 pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
     // All are held until all are chosen, so that they differ.
     let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free"));
-    held.map(|listener| listener.local_addr().expect("a bound listener has an address").port())
+    held.map(|listener| {
+        listener
+            .local_addr()
+            .expect("a bound listener has an address")
+            .port()
+    })
 }
 
 /// The binary under test: `DUNLIN_BIN`, or the one that cargo builds into the directory this test lies in.
@@ -390,15 +432,28 @@ pub(crate) fn binary() -> &'static Path {
 
 fn build() -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its file");
-    let profile_dir = test.ancestors().nth(2).expect("tests lie in <target>/<profile>/deps");
-    let target_dir = profile_dir.parent().expect("tests lie in <target>/<profile>/deps");
+    let profile_dir = test
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in <target>/<profile>/deps");
+    let target_dir = profile_dir
+        .parent()
+        .expect("tests lie in <target>/<profile>/deps");
     let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
         Some("debug") | None => "dev",
         Some(other) => other,
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "--package", "dunlin", "--profile", profile, "--target-dir"])
+        .args([
+            "build",
+            "--quiet",
+            "--package",
+            "dunlin",
+            "--profile",
+            profile,
+            "--target-dir",
+        ])
         .arg(target_dir)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()

@@ -12,8 +12,12 @@ async fn each_event_goes_to_its_channel_in_order() {
     client.subscribe("a").await;
     client.subscribe("b").await;
     let event = |name: &str, channel: &str| json!({ "name": name, "channel": channel, "data": name });
-    let batch: Vec<_> = (0..10).map(|n| event(&format!("e{n}"), if n % 2 == 0 { "a" } else { "b" })).collect();
-    let answer = Call::post(&app, "/batch_events", &json!({ "batch": batch })).send(world).await;
+    let batch: Vec<_> = (0..10)
+        .map(|n| event(&format!("e{n}"), if n % 2 == 0 { "a" } else { "b" }))
+        .collect();
+    let answer = Call::post(&app, "/batch_events", &json!({ "batch": batch }))
+        .send(world)
+        .await;
     assert_eq!((answer.status, answer.text().trim()), (200, "{}"));
     let mut heard = [Vec::new(), Vec::new()];
     for _ in 0..10 {
@@ -58,7 +62,10 @@ async fn each_event_has_its_own_excluded_socket() {
         { "name": "for-one", "channel": "pub", "data": "x", "socket_id": two.socket_id },
         { "name": "for-all", "channel": "pub", "data": "x" },
     ] });
-    Call::post(&app, "/batch_events", &batch).send(world).await.assert(200, "{}");
+    Call::post(&app, "/batch_events", &batch)
+        .send(world)
+        .await
+        .assert(200, "{}");
     one.expect("for-one").await;
     one.expect("for-all").await;
     two.expect("for-two").await;
@@ -71,7 +78,11 @@ async fn different_encrypted_channels_may_share_a_batch() {
     let mut client = Client::connect(world, &app).await;
     client.subscribe("private-encrypted-a").await;
     let event = |channel: &str| json!({ "name": "e", "channel": channel, "data": "{\"nonce\":\"\",\"ciphertext\":\"\"}" });
-    let batch = json!({ "batch": [event("private-encrypted-a"), event("private-encrypted-b"), event("pub")] });
-    Call::post(&app, "/batch_events", &batch).send(world).await.assert(200, "{}");
+    let batch =
+        json!({ "batch": [event("private-encrypted-a"), event("private-encrypted-b"), event("pub")] });
+    Call::post(&app, "/batch_events", &batch)
+        .send(world)
+        .await
+        .assert(200, "{}");
     client.expect_on("private-encrypted-a", "e").await;
 }

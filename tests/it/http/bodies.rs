@@ -86,9 +86,18 @@ async fn broken_framing_of_a_request_is_400_or_a_closed_connection() {
         http.send(bytes).await;
         http.half_close().await;
         if let Some(answer) = http.answer().await {
-            assert!((400..500).contains(&answer.status), "{:?}: {}", String::from_utf8_lossy(bytes), answer.status);
+            assert!(
+                (400..500).contains(&answer.status),
+                "{:?}: {}",
+                String::from_utf8_lossy(bytes),
+                answer.status
+            );
         }
-        assert!(http.ends_within(DEADLINE).await, "{:?} keeps its connection", String::from_utf8_lossy(bytes));
+        assert!(
+            http.ends_within(DEADLINE).await,
+            "{:?} keeps its connection",
+            String::from_utf8_lossy(bytes)
+        );
     }
     still_works(world, &app).await;
 }
@@ -113,8 +122,12 @@ async fn a_head_that_never_ends_is_cut() {
 #[tokio::test]
 async fn expect_100_continue_is_answered_before_the_body() {
     let (world, app) = shared();
-    let mut call = Call::post(&app, "/events", &json!({ "name": "e", "channels": ["pub"], "data": "x" }))
-        .header("Expect", "100-continue");
+    let mut call = Call::post(
+        &app,
+        "/events",
+        &json!({ "name": "e", "channels": ["pub"], "data": "x" }),
+    )
+    .header("Expect", "100-continue");
     let body = std::mem::take(&mut call.body);
     let call = call.header("Content-Length", &body.len().to_string());
     let mut http = Http::open(world.address).await;
@@ -139,11 +152,17 @@ async fn publishes_over_the_limit_are_429_with_retry_after() {
         assert_eq!(answer.status, 200);
     }
     let refused = refused.expect("the limit is reached");
-    let wait: u64 = refused.header("retry-after").and_then(|value| value.parse().ok()).expect("seconds");
+    let wait: u64 = refused
+        .header("retry-after")
+        .and_then(|value| value.parse().ok())
+        .expect("seconds");
     assert!((1..=5).contains(&wait), "{wait}");
     // Each event of a batch counts.
     let batch = json!({ "batch": vec![json!({ "name": "e", "channel": "pub", "data": "x" }); 10] });
-    Call::post(&app, "/batch_events", &batch).send(&world).await.assert(429, "");
+    Call::post(&app, "/batch_events", &batch)
+        .send(&world)
+        .await
+        .assert(429, "");
     world.get(&app, "/channels", &[]).await.assert(200, "channels");
     crate::world::eventually("publishing works again", || async {
         (Call::post(&app, "/events", &event).send(&world).await.status == 200).then_some(())
@@ -173,5 +192,8 @@ async fn the_size_of_data_is_a_setting_of_the_app() {
     let world = World::with_app(&app);
     world.publish(&app, "pub", "e", &"d".repeat(20)).await;
     let body = json!({ "name": "e", "channels": ["pub"], "data": "d".repeat(21) });
-    Call::post(&app, "/events", &body).send(&world).await.assert(413, "(20 bytes)");
+    Call::post(&app, "/events", &body)
+        .send(&world)
+        .await
+        .assert(413, "(20 bytes)");
 }

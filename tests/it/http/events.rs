@@ -14,11 +14,19 @@ async fn an_event_reaches_every_subscriber_as_a_string() {
         client.subscribe("pub").await;
         clients.push(client);
     }
-    let answer = Call::post(&app, "/events", &json!({ "name": "my-event", "channels": ["pub"], "data": "{\"a\":1}" }))
-        .send(world)
-        .await;
+    let answer = Call::post(
+        &app,
+        "/events",
+        &json!({ "name": "my-event", "channels": ["pub"], "data": "{\"a\":1}" }),
+    )
+    .send(world)
+    .await;
     assert_eq!((answer.status, answer.text().trim()), (200, "{}"));
-    assert!(answer.header("content-type").is_some_and(|value| value.starts_with("application/json")));
+    assert!(
+        answer
+            .header("content-type")
+            .is_some_and(|value| value.starts_with("application/json"))
+    );
     for client in &mut clients {
         let event = client.expect_on("pub", "my-event").await;
         assert_eq!((event.text(), event.user_id.as_deref()), ("{\"a\":1}", None));
@@ -31,7 +39,10 @@ async fn one_name_may_come_as_channel() {
     let mut client = Client::connect(world, &app).await;
     client.subscribe("pub").await;
     let body = json!({ "name": "e", "channel": "pub", "data": "x" });
-    Call::post(&app, "/events", &body).send(world).await.assert(200, "{}");
+    Call::post(&app, "/events", &body)
+        .send(world)
+        .await
+        .assert(200, "{}");
     client.expect_on("pub", "e").await;
 }
 
@@ -42,7 +53,10 @@ async fn a_name_given_twice_is_delivered_once() {
     client.join("presence-a", "u").await;
     let body = json!({ "name": "e", "channels": ["presence-a", "presence-a"], "data": "x", "info": "subscription_count" });
     let answer = Call::post(&app, "/events", &body).send(world).await.json();
-    assert_eq!(answer, json!({ "channels": { "presence-a": { "subscription_count": 1 } } }));
+    assert_eq!(
+        answer,
+        json!({ "channels": { "presence-a": { "subscription_count": 1 } } })
+    );
     client.expect_on("presence-a", "e").await;
     client.expect_quiet().await;
 }
@@ -56,7 +70,10 @@ async fn a_hundred_channels_each_get_it() {
         client.subscribe(channel).await;
     }
     let body = json!({ "name": "e", "channels": channels, "data": "x" });
-    Call::post(&app, "/events", &body).send(world).await.assert(200, "{}");
+    Call::post(&app, "/events", &body)
+        .send(world)
+        .await
+        .assert(200, "{}");
     let mut heard = Vec::new();
     for _ in &channels {
         heard.push(client.expect("e").await.channel.expect("a channel event"));
@@ -74,9 +91,15 @@ async fn the_excluded_socket_does_not_get_it_and_an_unknown_one_is_fine() {
     let mut other = Client::connect(world, &app).await;
     excluded.subscribe("pub").await;
     other.subscribe("pub").await;
-    for (name, socket_id) in [("e", excluded.socket_id.as_str()), ("to-all", "987654321.123456789")] {
+    for (name, socket_id) in [
+        ("e", excluded.socket_id.as_str()),
+        ("to-all", "987654321.123456789"),
+    ] {
         let body = json!({ "name": name, "channels": ["pub"], "data": "x", "socket_id": socket_id });
-        Call::post(&app, "/events", &body).send(world).await.assert(200, "{}");
+        Call::post(&app, "/events", &body)
+            .send(world)
+            .await
+            .assert(200, "{}");
     }
     other.expect("e").await;
     other.expect("to-all").await;
@@ -87,7 +110,10 @@ async fn the_excluded_socket_does_not_get_it_and_an_unknown_one_is_fine() {
 async fn a_null_socket_id_or_info_counts_as_absent() {
     let (world, app) = shared();
     let body = json!({ "name": "e", "channels": ["pub"], "data": "x", "socket_id": null });
-    Call::post(&app, "/events", &body).send(world).await.assert(200, "{}");
+    Call::post(&app, "/events", &body)
+        .send(world)
+        .await
+        .assert(200, "{}");
 }
 
 #[tokio::test]
@@ -116,7 +142,10 @@ async fn info_has_one_entry_per_channel_also_for_empty_ones() {
 #[tokio::test]
 async fn events_of_one_connection_arrive_in_their_order() {
     let (world, app) = shared();
-    let mut clients = [Client::connect(world, &app).await, Client::connect(world, &app).await];
+    let mut clients = [
+        Client::connect(world, &app).await,
+        Client::connect(world, &app).await,
+    ];
     for client in &mut clients {
         client.subscribe("pub").await;
     }
@@ -146,7 +175,9 @@ async fn all_subscribers_see_the_events_of_many_publishers_in_one_order() {
         let app = &app;
         async move {
             for number in 0..40 {
-                world.publish(app, "pub", "e", &format!("{publisher}:{number}")).await;
+                world
+                    .publish(app, "pub", "e", &format!("{publisher}:{number}"))
+                    .await;
             }
         }
     });
@@ -159,7 +190,10 @@ async fn all_subscribers_see_the_events_of_many_publishers_in_one_order() {
         }
         orders.push(order);
     }
-    assert!(orders.windows(2).all(|pair| pair[0] == pair[1]), "subscribers differ about the order");
+    assert!(
+        orders.windows(2).all(|pair| pair[0] == pair[1]),
+        "subscribers differ about the order"
+    );
 }
 
 #[tokio::test]

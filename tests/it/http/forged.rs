@@ -24,7 +24,10 @@ fn forgeries(app: &App, other: &App) -> Vec<Forgery> {
             }
         };
         let mut add = |what: String, call: &Call, signature: Option<&str>| {
-            list.push(Forgery { what: format!("{endpoint}: {what}"), bytes: call.bytes_with(signature) });
+            list.push(Forgery {
+                what: format!("{endpoint}: {what}"),
+                bytes: call.bytes_with(signature),
+            });
         };
         let good = call("forged");
         let right = good.signature();
@@ -34,7 +37,11 @@ fn forgeries(app: &App, other: &App) -> Vec<Forgery> {
             let mut digest = right.clone().into_bytes();
             digest[place] = if digest[place] == b'0' { b'1' } else { b'0' };
             let digest = String::from_utf8(digest).expect("still ASCII");
-            add(format!("digit {place} of the signature changed"), &good, Some(&digest));
+            add(
+                format!("digit {place} of the signature changed"),
+                &good,
+                Some(&digest),
+            );
         }
         for (what, signature) in [
             ("empty signature", String::new()),
@@ -43,13 +50,31 @@ fn forgeries(app: &App, other: &App) -> Vec<Forgery> {
             ("signature with a NUL", format!("{right}%00")),
             ("signature with a space", format!("{right}%20")),
             ("upper-case signature", right.to_uppercase()),
-            ("signature of the body alone", hmac_sha256_hex(&app.secret, &good.body)),
-            ("MD5 in place of the signature", md5_hex(good.string_to_sign().as_bytes())),
-            ("signed with the key", good.clone().signed_with(&app.key).signature()),
-            ("signed with the id", good.clone().signed_with(&app.id).signature()),
+            (
+                "signature of the body alone",
+                hmac_sha256_hex(&app.secret, &good.body),
+            ),
+            (
+                "MD5 in place of the signature",
+                md5_hex(good.string_to_sign().as_bytes()),
+            ),
+            (
+                "signed with the key",
+                good.clone().signed_with(&app.key).signature(),
+            ),
+            (
+                "signed with the id",
+                good.clone().signed_with(&app.id).signature(),
+            ),
             ("signed with nothing", good.clone().signed_with("").signature()),
-            ("signed with another app's secret", good.clone().signed_with(&other.secret).signature()),
-            ("signed with the secret and a space", good.clone().signed_with(&format!("{} ", app.secret)).signature()),
+            (
+                "signed with another app's secret",
+                good.clone().signed_with(&other.secret).signature(),
+            ),
+            (
+                "signed with the secret and a space",
+                good.clone().signed_with(&format!("{} ", app.secret)).signature(),
+            ),
         ] {
             add(what.to_owned(), &good, Some(&signature));
         }
@@ -58,26 +83,52 @@ fn forgeries(app: &App, other: &App) -> Vec<Forgery> {
         // The body, or a parameter, is not the one that was signed.
         let mut swapped = call("other");
         let signature = swapped.signature();
-        swapped.body = good.body.clone();
+        swapped.body.clone_from(&good.body);
         add("another body".to_owned(), &swapped, Some(&signature));
         let rehashed = good.clone().param("body_md5", &md5_hex(&swapped.body));
-        add("body_md5 adapted after signing".to_owned(), &good, Some(&call("other").signature()));
-        add("body_md5 of another body".to_owned(), &rehashed, Some(&rehashed.signature()));
+        add(
+            "body_md5 adapted after signing".to_owned(),
+            &good,
+            Some(&call("other").signature()),
+        );
+        add(
+            "body_md5 of another body".to_owned(),
+            &rehashed,
+            Some(&rehashed.signature()),
+        );
         let bare = good.clone().without("body_md5");
-        add("no body_md5, properly signed".to_owned(), &bare, Some(&bare.signature()));
+        add(
+            "no body_md5, properly signed".to_owned(),
+            &bare,
+            Some(&bare.signature()),
+        );
         let twice = good.clone().also("body_md5", &md5_hex(b"x"));
         add("two body_md5".to_owned(), &twice, Some(&right));
         let extra = good.clone().also("info", "user_count");
         add("a parameter added".to_owned(), &extra, Some(&right));
-        for (name, value) in [("auth_version", "1.1"), ("auth_key", other.key.as_str()), ("auth_timestamp", "0")] {
+        for (name, value) in [
+            ("auth_version", "1.1"),
+            ("auth_key", other.key.as_str()),
+            ("auth_timestamp", "0"),
+        ] {
             let changed = good.clone().param(name, value);
             add(format!("{name} changed, old signature"), &changed, Some(&right));
-            add(format!("{name} changed, new signature"), &changed, Some(&changed.signature()));
+            add(
+                format!("{name} changed, new signature"),
+                &changed,
+                Some(&changed.signature()),
+            );
         }
         for offset in [-86_400, -3600, -601, 601, 3600, 86_400] {
-            let stale = good.clone().param("auth_timestamp", &(unix_now() + offset).to_string());
+            let stale = good
+                .clone()
+                .param("auth_timestamp", &(unix_now() + offset).to_string());
             add(format!("{offset} seconds off"), &stale, Some(&stale.signature()));
-            add(format!("{offset} seconds off, old signature"), &stale, Some(&right));
+            add(
+                format!("{offset} seconds off, old signature"),
+                &stale,
+                Some(&right),
+            );
         }
         // The right signature for something else.
         for (method, path) in [
@@ -88,11 +139,26 @@ fn forgeries(app: &App, other: &App) -> Vec<Forgery> {
             ("POST", format!("{}/", app.path(endpoint))),
             ("POST", endpoint.to_owned()),
         ] {
-            let elsewhere = Call { method: method.to_owned(), path: path.clone(), ..good.clone() };
-            add(format!("signed for {method} {path}"), &good, Some(&elsewhere.signature()));
+            let elsewhere = Call {
+                method: method.to_owned(),
+                path: path.clone(),
+                ..good.clone()
+            };
+            add(
+                format!("signed for {method} {path}"),
+                &good,
+                Some(&elsewhere.signature()),
+            );
         }
-        let foreign = Call { path: other.path(endpoint), ..good.clone() };
-        add("our key on another app's path".to_owned(), &foreign, Some(&foreign.signature()));
+        let foreign = Call {
+            path: other.path(endpoint),
+            ..good.clone()
+        };
+        add(
+            "our key on another app's path".to_owned(),
+            &foreign,
+            Some(&foreign.signature()),
+        );
     }
     list
 }

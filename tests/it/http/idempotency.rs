@@ -14,7 +14,10 @@ async fn a_repeat_gets_the_first_answer_and_is_not_delivered() {
     let (world, app) = shared_counting();
     let mut client = Client::connect(world, &app).await;
     client.join("presence-a", "u").await;
-    let first = Call::post(&app, "/events", &event("once")).header("Idempotency-Key", "key-1").send(world).await;
+    let first = Call::post(&app, "/events", &event("once"))
+        .header("Idempotency-Key", "key-1")
+        .send(world)
+        .await;
     first.assert(200, "\"subscription_count\":1");
     client.expect_on("presence-a", "once").await;
     let mut other = Client::connect(world, &app).await;
@@ -25,9 +28,16 @@ async fn a_repeat_gets_the_first_answer_and_is_not_delivered() {
         .header("idempotency-key", "key-1")
         .send(world)
         .await;
-    assert_eq!((repeat.status, repeat.text()), (first.status, first.text()), "the count of the first answer");
+    assert_eq!(
+        (repeat.status, repeat.text()),
+        (first.status, first.text()),
+        "the count of the first answer"
+    );
     client.expect_quiet().await;
-    let fresh = Call::post(&app, "/events", &event("twice")).header("Idempotency-Key", "key-2").send(world).await;
+    let fresh = Call::post(&app, "/events", &event("twice"))
+        .header("Idempotency-Key", "key-2")
+        .send(world)
+        .await;
     fresh.assert(200, "\"subscription_count\":2");
     client.expect_on("presence-a", "twice").await;
 }
@@ -38,9 +48,16 @@ async fn the_same_key_with_another_body_is_refused() {
     let mut client = Client::connect(world, &app).await;
     client.subscribe("pub").await;
     let event = |data: &str| json!({ "name": "e", "channels": ["pub"], "data": data });
-    Call::post(&app, "/events", &event("1")).header("Idempotency-Key", "k").send(world).await.assert(200, "{}");
+    Call::post(&app, "/events", &event("1"))
+        .header("Idempotency-Key", "k")
+        .send(world)
+        .await
+        .assert(200, "{}");
     client.expect("e").await;
-    let answer = Call::post(&app, "/events", &event("2")).header("Idempotency-Key", "k").send(world).await;
+    let answer = Call::post(&app, "/events", &event("2"))
+        .header("Idempotency-Key", "k")
+        .send(world)
+        .await;
     assert!((400..500).contains(&answer.status), "{}", answer.status);
     client.expect_quiet().await;
 }
@@ -67,7 +84,11 @@ async fn keys_of_different_apps_do_not_meet() {
     client.subscribe("pub").await;
     let event = json!({ "name": "e", "channels": ["pub"], "data": "x" });
     for app in [&ours, &theirs] {
-        Call::post(app, "/events", &event).header("Idempotency-Key", "k").send(world).await.assert(200, "{}");
+        Call::post(app, "/events", &event)
+            .header("Idempotency-Key", "k")
+            .send(world)
+            .await
+            .assert(200, "{}");
     }
     client.expect("e").await;
 }
@@ -89,9 +110,17 @@ async fn a_refused_publish_may_be_repaired_under_the_same_key() {
     let mut client = Client::connect(world, &app).await;
     client.subscribe("pub").await;
     let bad = json!({ "name": "e", "channels": ["a b"], "data": "x" });
-    Call::post(&app, "/events", &bad).header("Idempotency-Key", "k").send(world).await.assert(400, "");
+    Call::post(&app, "/events", &bad)
+        .header("Idempotency-Key", "k")
+        .send(world)
+        .await
+        .assert(400, "");
     let good = json!({ "name": "e", "channels": ["pub"], "data": "x" });
-    Call::post(&app, "/events", &good).header("Idempotency-Key", "k").send(world).await.assert(200, "{}");
+    Call::post(&app, "/events", &good)
+        .header("Idempotency-Key", "k")
+        .send(world)
+        .await
+        .assert(200, "{}");
     client.expect("e").await;
 }
 
@@ -106,7 +135,10 @@ async fn repeats_at_the_same_time_are_delivered_once() {
         async move { call.send(world).await.status }
     });
     let statuses = futures_util::future::join_all(calls).await;
-    assert!(statuses.iter().all(|status| [200, 409].contains(status)), "{statuses:?}");
+    assert!(
+        statuses.iter().all(|status| [200, 409].contains(status)),
+        "{statuses:?}"
+    );
     client.expect("e").await;
     client.expect_quiet().await;
 }

@@ -18,7 +18,11 @@ async fn the_health_paths_answer_200() {
 async fn the_metrics_are_on_their_own_port_only() {
     let (world, _) = shared();
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], world.metrics));
-    let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n").await;
+    let answer = exchange(
+        address,
+        b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
+    )
+    .await;
     answer.assert(200, "# TYPE ");
     assert_eq!(plain(world, "GET", "/metrics").await.status, 404);
 }
@@ -26,11 +30,32 @@ async fn the_metrics_are_on_their_own_port_only() {
 #[tokio::test]
 async fn an_unknown_route_is_404() {
     let (world, app) = shared();
-    for path in ["/nothing", "/apps", "/apps/", "/favicon.ico", "/..%2f", "/app/x/y/z", "//", "/apps//events"] {
+    for path in [
+        "/nothing",
+        "/apps",
+        "/apps/",
+        "/favicon.ico",
+        "/..%2f",
+        "/app/x/y/z",
+        "//",
+        "/apps//events",
+    ] {
         let answer = plain(world, "GET", path).await;
-        assert!([400, 401, 404].contains(&answer.status), "{path}: {}", answer.status);
+        assert!(
+            [400, 401, 404].contains(&answer.status),
+            "{path}: {}",
+            answer.status
+        );
     }
-    for rest in ["", "/", "/nothing", "/events/more", "/channels/a/users/more", "/channels/a/nothing", "/users/u"] {
+    for rest in [
+        "",
+        "/",
+        "/nothing",
+        "/events/more",
+        "/channels/a/users/more",
+        "/channels/a/nothing",
+        "/users/u",
+    ] {
         let answer = Call::get(&app, rest).send(world).await;
         assert_eq!(answer.status, 404, "{rest}: {}", answer.text());
     }
@@ -53,16 +78,27 @@ async fn another_method_on_a_known_route_is_405_or_404() {
         ("TRACE", "/channels"),
         ("FOO", "/channels"),
     ] {
-        let call = Call { method: method.to_owned(), ..Call::post_bytes(&app, rest, "") };
+        let call = Call {
+            method: method.to_owned(),
+            ..Call::post_bytes(&app, rest, "")
+        };
         let answer = call.send(world).await;
-        assert!([404, 405].contains(&answer.status), "{method} {rest}: {} {}", answer.status, answer.text());
+        assert!(
+            [404, 405].contains(&answer.status),
+            "{method} {rest}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
 }
 
 #[tokio::test]
 async fn head_of_a_query_is_answered_without_a_body() {
     let (world, app) = shared();
-    let call = Call { method: "HEAD".to_owned(), ..Call::get(&app, "/channels") };
+    let call = Call {
+        method: "HEAD".to_owned(),
+        ..Call::get(&app, "/channels")
+    };
     let answer = call.send(world).await;
     assert!([200, 404, 405].contains(&answer.status), "{}", answer.status);
     assert!(answer.body.is_empty());

@@ -17,8 +17,15 @@ async fn a_connection_that_shows_nothing_is_closed_with_4009() {
     client.subscribe("pub").await;
     let (code, _, before) = client.closed().await;
     assert_eq!(code, 4009);
-    before.last().expect("an error first").assert_error(Some(4009), "Connection not authorized within timeout");
-    assert!(start.elapsed() > Duration::from_millis(900), "{:?}", start.elapsed());
+    before
+        .last()
+        .expect("an error first")
+        .assert_error(Some(4009), "Connection not authorized within timeout");
+    assert!(
+        start.elapsed() > Duration::from_millis(900),
+        "{:?}",
+        start.elapsed()
+    );
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
 }
 
@@ -41,9 +48,14 @@ async fn signing_in_or_joining_a_private_or_presence_channel_is_enough() {
 
 #[tokio::test]
 async fn an_unauthorized_connection_does_not_count_towards_the_quota() {
-    let app = App::new(1).with("authorized_connections = 30").limit("connections = 1");
+    let app = App::new(1)
+        .with("authorized_connections = 30")
+        .limit("connections = 1");
     let world = World::with_app(&app);
-    let _idle = [Client::connect(&world, &app).await, Client::connect(&world, &app).await];
+    let _idle = [
+        Client::connect(&world, &app).await,
+        Client::connect(&world, &app).await,
+    ];
     let mut authorized = Client::connect(&world, &app).await;
     authorized.sign_in("u").await;
     authorized.expect_quiet().await;

@@ -5,7 +5,12 @@ use crate::request::Call;
 use crate::world::{App, World, eventually, shared};
 use serde_json::json;
 
-const KINDS: [&str; 4] = ["cache-a", "private-cache-a", "private-encrypted-cache-a", "presence-cache-a"];
+const KINDS: [&str; 4] = [
+    "cache-a",
+    "private-cache-a",
+    "private-encrypted-cache-a",
+    "presence-cache-a",
+];
 
 async fn enter(client: &mut Client, channel: &str) {
     if channel.starts_with("presence-") {
@@ -34,7 +39,9 @@ async fn a_newcomer_gets_the_last_event_byte_for_byte_and_alone() {
         enter(&mut early, channel).await;
         early.expect("pusher:cache_miss").await;
         world.publish(&app, channel, "first", "1").await;
-        world.publish(&app, channel, "last", r#"{"b": 1,  "a":"é\u00e9"}"#).await;
+        world
+            .publish(&app, channel, "last", r#"{"b": 1,  "a":"é\u00e9"}"#)
+            .await;
         early.expect("first").await;
         early.expect("last").await;
         let mut late = Client::connect(world, &app).await;
@@ -66,7 +73,10 @@ async fn the_cache_survives_an_empty_channel() {
 async fn an_event_with_an_excluded_socket_is_cached_too() {
     let (world, app) = shared();
     let body = json!({ "name": "kept", "channels": ["cache-a"], "data": "x", "socket_id": "1.1" });
-    Call::post(&app, "/events", &body).send(world).await.assert(200, "{}");
+    Call::post(&app, "/events", &body)
+        .send(world)
+        .await
+        .assert(200, "{}");
     let mut client = Client::connect(world, &app).await;
     client.subscribe("cache-a").await;
     client.expect_on("cache-a", "kept").await;
@@ -123,7 +133,10 @@ async fn a_cached_event_is_forgotten_after_its_time() {
     client.subscribe("cache-a").await;
     client.expect_on("cache-a", "e").await;
     eventually("the cache is empty", || async {
-        let answer = world.get(&app, "/channels/cache-a", &[("info", "cache")]).await.json();
+        let answer = world
+            .get(&app, "/channels/cache-a", &[("info", "cache")])
+            .await
+            .json();
         answer["cache"].is_null().then_some(())
     })
     .await;
@@ -135,7 +148,13 @@ async fn a_cached_event_is_forgotten_after_its_time() {
 #[tokio::test]
 async fn a_channel_whose_name_only_resembles_a_cache_has_none() {
     let (world, app) = shared();
-    for channel in ["cache", "cached-a", "a-cache-b", "private-cachea", "presencecache-a"] {
+    for channel in [
+        "cache",
+        "cached-a",
+        "a-cache-b",
+        "private-cachea",
+        "presencecache-a",
+    ] {
         world.publish(&app, channel, "e", "x").await;
         let mut client = Client::connect(world, &app).await;
         client.subscribe(channel).await;

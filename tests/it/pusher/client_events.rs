@@ -39,7 +39,11 @@ async fn data_is_relayed_as_text_and_a_string_as_itself() {
         (r#"{"b":1,"a":2}"#, r#"{"b":1,"a":2}"#),
         ("true", "true"),
     ] {
-        sender.send_text(&format!(r#"{{"event":"client-x","channel":"private-a","data":{sent}}}"#)).await;
+        sender
+            .send_text(&format!(
+                r#"{{"event":"client-x","channel":"private-a","data":{sent}}}"#
+            ))
+            .await;
         assert_eq!(receiver.expect("client-x").await.text(), received, "{sent}");
     }
 }
@@ -63,7 +67,9 @@ async fn the_user_id_on_presence_channels_is_that_of_the_subscription() {
 async fn a_user_id_put_into_a_private_event_is_dropped() {
     let (world, app) = shared();
     let (mut sender, mut receiver) = pair(world, &app, "private-a").await;
-    sender.send(json!({ "event": "client-x", "channel": "private-a", "data": {}, "user_id": "admin" })).await;
+    sender
+        .send(json!({ "event": "client-x", "channel": "private-a", "data": {}, "user_id": "admin" }))
+        .await;
     assert_eq!(receiver.expect("client-x").await.user_id, None);
 }
 
@@ -80,7 +86,9 @@ async fn channel_and_data_must_be_there() {
         json!({ "event": "client-x", "channel": null, "data": {} }),
     ] {
         client.send(message).await;
-        client.expect_error(None, "Invalid client event (must contain channel and data)").await;
+        client
+            .expect_error(None, "Invalid client event (must contain channel and data)")
+            .await;
     }
 }
 
@@ -104,7 +112,10 @@ async fn only_private_and_presence_channels_take_client_events() {
         while sender.next_within(Duration::from_millis(50)).await.is_some() {}
         sender.trigger(channel, "client-x", json!({})).await;
         sender
-            .expect_error(None, "Client event rejected - only supported on private and presence channels")
+            .expect_error(
+                None,
+                "Client event rejected - only supported on private and presence channels",
+            )
             .await;
         receiver.expect_quiet().await;
     }
@@ -143,9 +154,13 @@ async fn the_name_and_the_data_are_limited() {
     receiver.expect(&name(200)).await;
     sender.trigger("private-a", &name(201), json!("x")).await;
     sender.expect_error(None, "").await;
-    sender.trigger("private-a", "client-x", json!("d".repeat(10_240))).await;
+    sender
+        .trigger("private-a", "client-x", json!("d".repeat(10_240)))
+        .await;
     receiver.expect("client-x").await;
-    sender.trigger("private-a", "client-x", json!("d".repeat(10_241))).await;
+    sender
+        .trigger("private-a", "client-x", json!("d".repeat(10_241)))
+        .await;
     sender.expect_error(None, "").await;
     let large: Value = json!({ "d": "d".repeat(10_240) });
     sender.trigger("private-a", "client-x", large).await;
@@ -164,7 +179,9 @@ async fn the_eleventh_event_within_a_second_is_refused_with_4301_and_the_connect
         receiver.expect("client-x").await;
     }
     for _ in 0..15 {
-        sender.expect_error(Some(4301), "Client event rejected due to rate limit").await;
+        sender
+            .expect_error(Some(4301), "Client event rejected due to rate limit")
+            .await;
     }
     // After a second there is room again. The last refusals may still be on their way.
     let start = Instant::now();

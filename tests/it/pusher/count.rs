@@ -76,12 +76,18 @@ async fn a_crowded_channel_tells_its_count_only_now_and_then() {
     }
     let mut counts = Vec::new();
     while counts.last() != Some(&30) {
-        let event = watcher.next_within(Duration::from_secs(3)).await.expect("the last count comes in the end");
+        let event = watcher
+            .next_within(Duration::from_secs(3))
+            .await
+            .expect("the last count comes in the end");
         counts.push(count_of(&event));
     }
     assert_eq!(counts[..5], [1, 2, 3, 4, 5], "the first ones are not held back");
     assert!(counts.len() < 25, "throttled above five: {counts:?}");
-    assert!(watcher.next_within(Duration::from_millis(900)).await.is_none(), "an unchanged count is not repeated");
+    assert!(
+        watcher.next_within(Duration::from_millis(900)).await.is_none(),
+        "an unchanged count is not repeated"
+    );
 }
 
 #[tokio::test]
@@ -101,7 +107,10 @@ async fn a_count_that_changed_and_changed_back_need_not_but_a_changed_one_must_b
     leaver.leave().await;
     let watcher = &mut clients[0];
     loop {
-        let event = watcher.next_within(Duration::from_secs(3)).await.expect("the count goes down in the end");
+        let event = watcher
+            .next_within(Duration::from_secs(3))
+            .await
+            .expect("the count goes down in the end");
         if count_of(&event) == 5 && watcher.next_within(Duration::from_millis(700)).await.is_none() {
             return;
         }

@@ -15,7 +15,9 @@ fn assert_socket_id(id: &str) {
 async fn the_first_message_names_the_socket_and_the_activity_timeout() {
     let (world, app) = shared();
     let mut socket = Socket::open(world.address, &format!("/app/{}?{QUERY}", app.key)).await;
-    let Seen::Frame(frame) = socket.next().await else { panic!("nothing came") };
+    let Seen::Frame(frame) = socket.next().await else {
+        panic!("nothing came")
+    };
     let hello: serde_json::Value = serde_json::from_str(&frame.text()).expect("JSON");
     assert_eq!(hello["event"], "pusher:connection_established");
     let data = hello["data"].as_str().expect("data is a string");
@@ -33,9 +35,15 @@ async fn socket_ids_are_unique_and_do_not_count_up() {
         assert_socket_id(&client.socket_id);
         ids.push(client.socket_id);
     }
-    let numbers: Vec<f64> = ids.iter().map(|id| id.replace('.', "").parse().expect("digits")).collect();
+    let numbers: Vec<f64> = ids
+        .iter()
+        .map(|id| id.replace('.', "").parse().expect("digits"))
+        .collect();
     let ascending = numbers.windows(2).filter(|pair| pair[0] < pair[1]).count();
-    assert!((3..27).contains(&ascending), "ids can be guessed from each other: {ids:?}");
+    assert!(
+        (3..27).contains(&ascending),
+        "ids can be guessed from each other: {ids:?}"
+    );
     ids.sort();
     ids.dedup();
     assert_eq!(ids.len(), 30);
@@ -60,9 +68,26 @@ async fn protocols_5_6_and_7_are_spoken() {
 #[tokio::test]
 async fn other_protocols_are_refused_with_4007() {
     let (world, app) = shared();
-    for protocol in ["8", "3", "2", "1", "0", "-1", "7.0", "seven", "", "77", "99999999999999999999", "0x7", "7a"] {
-        let (error, code, _) =
-            refused(world, &format!("/app/{}?protocol={protocol}&client=js&version=8.6.0", app.key)).await;
+    for protocol in [
+        "8",
+        "3",
+        "2",
+        "1",
+        "0",
+        "-1",
+        "7.0",
+        "seven",
+        "",
+        "77",
+        "99999999999999999999",
+        "0x7",
+        "7a",
+    ] {
+        let (error, code, _) = refused(
+            world,
+            &format!("/app/{}?protocol={protocol}&client=js&version=8.6.0", app.key),
+        )
+        .await;
         error.assert_error(Some(4007), "Unsupported protocol version");
         assert_eq!(code, 4007, "protocol={protocol}");
     }
@@ -81,7 +106,15 @@ async fn a_missing_protocol_is_refused_with_4008() {
 #[tokio::test]
 async fn an_unknown_key_is_refused_with_4001_after_the_upgrade() {
     let (world, app) = shared();
-    for key in ["nobody", &app.secret, &app.id, &app.key.to_uppercase(), &app.key[1..], "%00", "a%20b"] {
+    for key in [
+        "nobody",
+        &app.secret,
+        &app.id,
+        &app.key.to_uppercase(),
+        &app.key[1..],
+        "%00",
+        "a%20b",
+    ] {
         let (error, code, reason) = refused(world, &format!("/app/{key}?{QUERY}")).await;
         error.assert_error(Some(4001), "not in this cluster");
         assert_eq!(code, 4001, "{key}");
@@ -93,7 +126,10 @@ async fn an_unknown_key_is_refused_with_4001_after_the_upgrade() {
 async fn an_unknown_key_is_named_in_the_text_of_the_hosted_service() {
     let (world, _) = shared();
     let (error, ..) = refused(world, &format!("/app/nobody?{QUERY}")).await;
-    error.assert_error(Some(4001), "App key nobody not in this cluster. Did you forget to specify the cluster?");
+    error.assert_error(
+        Some(4001),
+        "App key nobody not in this cluster. Did you forget to specify the cluster?",
+    );
 }
 
 #[tokio::test]
@@ -119,7 +155,9 @@ async fn a_connection_over_the_quota_is_refused_with_4004_until_one_leaves() {
     second.leave().await;
     eventually("a place is free again", || async {
         let mut socket = Socket::open(world.address, &path).await;
-        let Seen::Frame(frame) = socket.next().await else { panic!("nothing came") };
+        let Seen::Frame(frame) = socket.next().await else {
+            panic!("nothing came")
+        };
         frame.text().contains("connection_established").then_some(())
     })
     .await;
@@ -128,9 +166,15 @@ async fn a_connection_over_the_quota_is_refused_with_4004_until_one_leaves() {
 #[tokio::test]
 async fn a_path_that_is_no_app_is_refused_with_4005() {
     let (world, app) = shared();
-    for path in
-        ["/app/", "/app", "/foo", "/", "/apps", &format!("/app/{}/extra", app.key), &format!("/APP/{}", app.key)]
-    {
+    for path in [
+        "/app/",
+        "/app",
+        "/foo",
+        "/",
+        "/apps",
+        &format!("/app/{}/extra", app.key),
+        &format!("/APP/{}", app.key),
+    ] {
         let (error, code, _) = refused(world, &format!("{path}?{QUERY}")).await;
         error.assert_error(Some(4005), "Path not found");
         assert_eq!(code, 4005, "{path}");
@@ -141,8 +185,14 @@ async fn a_path_that_is_no_app_is_refused_with_4005() {
 async fn a_trailing_slash_is_ignored() {
     let (world, app) = shared();
     let mut socket = Socket::open(world.address, &format!("/app/{}/?{QUERY}", app.key)).await;
-    let Seen::Frame(frame) = socket.next().await else { panic!("nothing came") };
-    assert!(frame.text().contains("connection_established"), "{}", frame.text());
+    let Seen::Frame(frame) = socket.next().await else {
+        panic!("nothing came")
+    };
+    assert!(
+        frame.text().contains("connection_established"),
+        "{}",
+        frame.text()
+    );
 }
 
 #[tokio::test]
@@ -150,7 +200,10 @@ async fn an_app_that_is_for_tls_only_refuses_plain_sockets_with_4000() {
     let app = App::new(1).with("tls_only = true");
     let world = World::with_app(&app);
     let (error, code, _) = refused(&world, &format!("/app/{}?{QUERY}", app.key)).await;
-    error.assert_error(Some(4000), "Application only accepts SSL connections, reconnect using wss://");
+    error.assert_error(
+        Some(4000),
+        "Application only accepts SSL connections, reconnect using wss://",
+    );
     assert_eq!(code, 4000);
 }
 
@@ -167,8 +220,14 @@ async fn a_server_that_is_full_refuses_with_4100() {
 async fn a_path_prefix_is_taken_off() {
     let (world, app) = World::with_config("[server]\npath_prefix = \"/realtime\"");
     let mut socket = Socket::open(world.address, &format!("/realtime/app/{}?{QUERY}", app.key)).await;
-    let Seen::Frame(frame) = socket.next().await else { panic!("nothing came") };
-    assert!(frame.text().contains("connection_established"), "{}", frame.text());
+    let Seen::Frame(frame) = socket.next().await else {
+        panic!("nothing came")
+    };
+    assert!(
+        frame.text().contains("connection_established"),
+        "{}",
+        frame.text()
+    );
 }
 
 #[tokio::test]
@@ -188,7 +247,9 @@ async fn only_allowed_origins_may_connect_when_an_app_names_some() {
         let extra = format!("Origin: {origin}\r\n");
         let (mut socket, answer) = Socket::shake(world.address, &handshake(&path, &extra)).await;
         assert_eq!(answer.status, 101, "{origin}");
-        let Seen::Frame(frame) = socket.next().await else { panic!("nothing came") };
+        let Seen::Frame(frame) = socket.next().await else {
+            panic!("nothing came")
+        };
         let established = frame.text().contains("connection_established");
         assert_eq!(established, allowed, "{origin}: {}", frame.text());
         if !allowed {

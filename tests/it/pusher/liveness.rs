@@ -29,7 +29,10 @@ async fn a_pusher_ping_is_answered_at_once_with_empty_data() {
 async fn a_pusher_pong_is_taken_in_silence() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
-    for pong in [r#"{"event":"pusher:pong","data":{}}"#, r#"{"event":"pusher:pong"}"#] {
+    for pong in [
+        r#"{"event":"pusher:pong","data":{}}"#,
+        r#"{"event":"pusher:pong"}"#,
+    ] {
         client.send_text(pong).await;
     }
     client.expect_quiet().await;
@@ -39,8 +42,14 @@ async fn a_pusher_pong_is_taken_in_silence() {
 async fn the_configured_activity_timeout_is_told_to_the_client() {
     let (world, app) = World::with_config("[sockets]\nactivity_timeout_s = 17");
     let mut socket = Socket::open(world.address, &format!("/app/{}?{QUERY}", app.key)).await;
-    let Seen::Frame(frame) = socket.next().await else { panic!("nothing came") };
-    assert!(frame.text().contains(r#"\"activity_timeout\":17"#), "{}", frame.text());
+    let Seen::Frame(frame) = socket.next().await else {
+        panic!("nothing came")
+    };
+    assert!(
+        frame.text().contains(r#"\"activity_timeout\":17"#),
+        "{}",
+        frame.text()
+    );
 }
 
 /// Whether this frame asks for a sign of life, by either kind of ping.
@@ -55,10 +64,18 @@ async fn a_silent_client_is_pinged_and_then_closed_with_4201() {
     let start = Instant::now();
     let ping = silent.socket.next_within(Duration::from_secs(6)).await;
     assert!(is_ping(&ping), "{ping:?}");
-    assert!(start.elapsed() >= Duration::from_millis(900), "pinged after {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_millis(900),
+        "pinged after {:?}",
+        start.elapsed()
+    );
     let (code, _) = silent.socket.closed().await;
     assert_eq!(code, 4201);
-    assert!(start.elapsed() < Duration::from_secs(8), "closed only after {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(8),
+        "closed only after {:?}",
+        start.elapsed()
+    );
 }
 
 #[tokio::test]
@@ -78,8 +95,14 @@ async fn any_sign_of_life_keeps_a_connection_open() {
             let mut pings = 0;
             while pings < 3 {
                 let seen = client.socket.next_within(Duration::from_secs(6)).await;
-                assert!(!matches!(&seen, Seen::End | Seen::Reset | Seen::Silence), "{seen:?}");
-                assert!(!matches!(&seen, Seen::Frame(frame) if frame.opcode == 8), "closed: {seen:?}");
+                assert!(
+                    !matches!(&seen, Seen::End | Seen::Reset | Seen::Silence),
+                    "{seen:?}"
+                );
+                assert!(
+                    !matches!(&seen, Seen::Frame(frame) if frame.opcode == 8),
+                    "closed: {seen:?}"
+                );
                 if is_ping(&seen) {
                     pings += 1;
                     client.socket.send(&answer).await;
@@ -99,14 +122,20 @@ async fn a_silent_member_leaves_its_presence_channel() {
     silent.join("presence-a", "silent").await;
     watcher.expect("pusher_internal:member_added").await;
     let removed = loop {
-        let event = watcher.next_within(Duration::from_secs(8)).await.expect("the silent member is removed");
+        let event = watcher
+            .next_within(Duration::from_secs(8))
+            .await
+            .expect("the silent member is removed");
         if event.name == "pusher:ping" {
             watcher.send_text(r#"{"event":"pusher:pong","data":{}}"#).await;
         } else {
             break event;
         }
     };
-    assert_eq!((removed.name.as_str(), removed.text()), ("pusher_internal:member_removed", r#"{"user_id":"silent"}"#));
+    assert_eq!(
+        (removed.name.as_str(), removed.text()),
+        ("pusher_internal:member_removed", r#"{"user_id":"silent"}"#)
+    );
 }
 
 #[tokio::test]

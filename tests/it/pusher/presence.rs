@@ -11,8 +11,13 @@ const REMOVED: &str = "pusher_internal:member_removed";
 async fn the_joiner_finds_itself_in_the_list() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
-    let presence = client.join_as("presence-a", r#"{"user_id":"10","user_info":{"name":"Mr. X"}}"#).await;
-    assert_eq!(presence, json!({ "count": 1, "ids": ["10"], "hash": { "10": { "name": "Mr. X" } } }));
+    let presence = client
+        .join_as("presence-a", r#"{"user_id":"10","user_info":{"name":"Mr. X"}}"#)
+        .await;
+    assert_eq!(
+        presence,
+        json!({ "count": 1, "ids": ["10"], "hash": { "10": { "name": "Mr. X" } } })
+    );
     client.expect_quiet().await;
 }
 
@@ -22,7 +27,9 @@ async fn others_hear_of_a_new_user_and_the_newcomer_sees_all() {
     let mut first = Client::connect(world, &app).await;
     let mut second = Client::connect(world, &app).await;
     first.join("presence-a", "1").await;
-    let mut presence = second.join_as("presence-a", r#"{"user_id":"2","user_info":{"b":1}}"#).await;
+    let mut presence = second
+        .join_as("presence-a", r#"{"user_id":"2","user_info":{"b":1}}"#)
+        .await;
     if let Some(ids) = presence["ids"].as_array_mut() {
         ids.sort_by_key(ToString::to_string);
     }
@@ -85,8 +92,12 @@ async fn the_info_of_the_first_connection_stays_until_the_user_leaves() {
     let (world, app) = shared();
     let mut first = Client::connect(world, &app).await;
     let mut second = Client::connect(world, &app).await;
-    first.join_as("presence-a", r#"{"user_id":"u","user_info":{"n":1}}"#).await;
-    let presence = second.join_as("presence-a", r#"{"user_id":"u","user_info":{"n":2}}"#).await;
+    first
+        .join_as("presence-a", r#"{"user_id":"u","user_info":{"n":1}}"#)
+        .await;
+    let presence = second
+        .join_as("presence-a", r#"{"user_id":"u","user_info":{"n":2}}"#)
+        .await;
     assert_eq!(presence["hash"]["u"], json!({ "n": 1 }));
 }
 
@@ -99,12 +110,21 @@ async fn a_numeric_user_id_becomes_text_everywhere() {
     let presence = second.join_as("presence-a", r#"{"user_id":7}"#).await;
     assert_eq!(presence["hash"]["7"], json!({}));
     assert!(presence["ids"].as_array().expect("a list").contains(&json!("7")));
-    assert_eq!(first.expect(ADDED).await.json(), json!({ "user_id": "7", "user_info": {} }));
+    assert_eq!(
+        first.expect(ADDED).await.json(),
+        json!({ "user_id": "7", "user_info": {} })
+    );
     let mut third = Client::connect(world, &app).await;
     let presence = third.join_as("presence-a", r#"{"user_id":"7"}"#).await;
     assert_eq!(presence["count"], 2, "7 and \"7\" are one user");
     let users = world.get(&app, "/channels/presence-a/users", &[]).await.json();
-    assert!(users["users"].as_array().expect("a list").contains(&json!({ "id": "7" })), "{users}");
+    assert!(
+        users["users"]
+            .as_array()
+            .expect("a list")
+            .contains(&json!({ "id": "7" })),
+        "{users}"
+    );
     second.leave().await;
     third.leave().await;
     assert_eq!(first.expect(REMOVED).await.json(), json!({ "user_id": "7" }));
@@ -124,8 +144,21 @@ async fn channel_data_is_refused_unless_it_names_a_user() {
     let mut client = Client::connect(world, &app).await;
     let long = format!(r#"{{"user_id":"{}"}}"#, "u".repeat(129));
     for data in [
-        "", "{", "{}", "[]", "null", "7", "\"u\"", r#"{"user_id":null}"#, r#"{"user_id":""}"#, r#"{"user_id":true}"#,
-        r#"{"user_id":[]}"#, r#"{"user_id":{}}"#, r#"{"user_info":{}}"#, r#"{"USER_ID":"a"}"#, &long,
+        "",
+        "{",
+        "{}",
+        "[]",
+        "null",
+        "7",
+        "\"u\"",
+        r#"{"user_id":null}"#,
+        r#"{"user_id":""}"#,
+        r#"{"user_id":true}"#,
+        r#"{"user_id":[]}"#,
+        r#"{"user_id":{}}"#,
+        r#"{"user_info":{}}"#,
+        r#"{"USER_ID":"a"}"#,
+        &long,
     ] {
         client.ask("presence-a", Some(data)).await;
         client.expect_refusal("presence-a", None, "").await;
@@ -141,11 +174,22 @@ async fn user_info_must_be_an_object_of_at_most_1_kb() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
     for info in ["1", "\"text\"", "[]", "true"] {
-        client.ask("presence-a", Some(&format!(r#"{{"user_id":"u","user_info":{info}}}"#))).await;
-        let text = "user_info supplied to presence subscription is invalid - if supplied it must be a type of hash";
+        client
+            .ask(
+                "presence-a",
+                Some(&format!(r#"{{"user_id":"u","user_info":{info}}}"#)),
+            )
+            .await;
+        let text =
+            "user_info supplied to presence subscription is invalid - if supplied it must be a type of hash";
         client.expect_refusal("presence-a", None, text).await;
     }
-    let info = |size: usize| format!(r#"{{"user_id":"u","user_info":{{"x":"{}"}}}}"#, "y".repeat(size - 8));
+    let info = |size: usize| {
+        format!(
+            r#"{{"user_id":"u","user_info":{{"x":"{}"}}}}"#,
+            "y".repeat(size - 8)
+        )
+    };
     client.ask("presence-a", Some(&info(1025))).await;
     client.expect_refusal("presence-a", None, "").await;
     client.join_as("presence-a", &info(1024)).await;
@@ -178,7 +222,9 @@ async fn a_hundred_users_fit_by_default_and_the_next_does_not() {
     let mut members = Vec::new();
     for number in 0..100 {
         let mut client = Client::connect(world, &app).await;
-        client.join_as("presence-a", &format!(r#"{{"user_id":"{number}"}}"#)).await;
+        client
+            .join_as("presence-a", &format!(r#"{{"user_id":"{number}"}}"#))
+            .await;
         members.push(client);
     }
     let mut late = Client::connect(world, &app).await;
@@ -194,11 +240,16 @@ async fn a_signed_in_connection_may_join_without_channel_data() {
     let mut watcher = Client::connect(world, &app).await;
     watcher.join("presence-a", "watcher").await;
     let mut client = Client::connect(world, &app).await;
-    client.ask_sign_in(r#"{"id":"u1","user_info":{"name":"Ada"}}"#).await;
+    client
+        .ask_sign_in(r#"{"id":"u1","user_info":{"name":"Ada"}}"#)
+        .await;
     client.expect("pusher:signin_success").await;
     let event = client.subscribe("presence-a").await;
     assert_eq!(event.json()["presence"]["hash"]["u1"], json!({ "name": "Ada" }));
-    assert_eq!(watcher.expect(ADDED).await.json(), json!({ "user_id": "u1", "user_info": { "name": "Ada" } }));
+    assert_eq!(
+        watcher.expect(ADDED).await.json(),
+        json!({ "user_id": "u1", "user_info": { "name": "Ada" } })
+    );
 }
 
 #[tokio::test]
@@ -210,7 +261,9 @@ async fn members_stay_exact_when_many_join_and_leave_at_once() {
         let app = &app;
         async move {
             let mut client = Client::connect(world, app).await;
-            client.ask("presence-a", Some(&format!(r#"{{"user_id":"{}"}}"#, number % 20))).await;
+            client
+                .ask("presence-a", Some(&format!(r#"{{"user_id":"{}"}}"#, number % 20)))
+                .await;
             loop {
                 if client.next().await.name == "pusher_internal:subscription_succeeded" {
                     break client;
@@ -219,7 +272,10 @@ async fn members_stay_exact_when_many_join_and_leave_at_once() {
         }
     });
     let clients = futures_util::future::join_all(rounds).await;
-    let answer = world.get(&app, "/channels/presence-a", &[("info", "user_count")]).await.json();
+    let answer = world
+        .get(&app, "/channels/presence-a", &[("info", "user_count")])
+        .await
+        .json();
     assert_eq!(answer, json!({ "occupied": true, "user_count": 21 }));
     for client in clients {
         client.socket.abandon();

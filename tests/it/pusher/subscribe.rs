@@ -9,7 +9,15 @@ use serde_json::json;
 async fn every_kind_but_presence_is_confirmed_with_an_empty_object_as_text() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
-    for channel in ["pub", "private-a", "private-encrypted-a", "privateer", "presence", "private", "a=b@c,d.e;f_g-h"] {
+    for channel in [
+        "pub",
+        "private-a",
+        "private-encrypted-a",
+        "privateer",
+        "presence",
+        "private",
+        "a=b@c,d.e;f_g-h",
+    ] {
         let event = client.subscribe(channel).await;
         assert_eq!(event.text(), "{}", "{channel}");
     }
@@ -33,8 +41,35 @@ async fn invalid_names_are_refused() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
     for channel in [
-        "", " ", "a b", "foo\n", "\nfoo", "foo\r\n", "a/b", "a:b", "a#b", "#", "#a", "a!b", "a*b", "a\u{e9}", "日本", "a\0b",
-        "a%20b", "a\\b", "a\"b", "private-a b", "presence-#a", "a\tb", "a\u{feff}", "a+b", "a?b", "a&b", "<a>", "a'b", "$a",
+        "",
+        " ",
+        "a b",
+        "foo\n",
+        "\nfoo",
+        "foo\r\n",
+        "a/b",
+        "a:b",
+        "a#b",
+        "#",
+        "#a",
+        "a!b",
+        "a*b",
+        "a\u{e9}",
+        "日本",
+        "a\0b",
+        "a%20b",
+        "a\\b",
+        "a\"b",
+        "private-a b",
+        "presence-#a",
+        "a\tb",
+        "a\u{feff}",
+        "a+b",
+        "a?b",
+        "a&b",
+        "<a>",
+        "a'b",
+        "$a",
     ] {
         client.ask(channel, None).await;
         client.expect_refusal(channel, None, "").await;
@@ -46,8 +81,16 @@ async fn invalid_names_are_refused() {
 async fn a_missing_channel_is_named_in_the_error() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
-    for data in [json!({}), json!({ "auth": "" }), json!({ "channel": null }), json!({ "channel": 7 }), json!({ "channel": [] })] {
-        client.send(json!({ "event": "pusher:subscribe", "data": data })).await;
+    for data in [
+        json!({}),
+        json!({ "auth": "" }),
+        json!({ "channel": null }),
+        json!({ "channel": 7 }),
+        json!({ "channel": [] }),
+    ] {
+        client
+            .send(json!({ "event": "pusher:subscribe", "data": data }))
+            .await;
         client.expect_error(None, "Missing parameter: data.channel").await;
     }
     client.expect_quiet().await;
@@ -68,10 +111,14 @@ async fn a_second_subscription_is_an_error_even_with_a_bad_signature() {
     let mut client = Client::connect(world, &app).await;
     client.subscribe("private-a").await;
     client.ask("private-a", None).await;
-    client.expect_error(None, "Existing subscription to channel private-a").await;
+    client
+        .expect_error(None, "Existing subscription to channel private-a")
+        .await;
     skip_subscription_error(&mut client).await;
     client.ask_with_auth("private-a", "bad").await;
-    client.expect_error(None, "Existing subscription to channel private-a").await;
+    client
+        .expect_error(None, "Existing subscription to channel private-a")
+        .await;
     skip_subscription_error(&mut client).await;
     world.publish(&app, "private-a", "once", "x").await;
     client.expect_on("private-a", "once").await;
@@ -93,8 +140,17 @@ async fn skip_subscription_error(client: &mut Client) {
 async fn a_private_channel_without_auth_is_refused_with_4009() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
-    for channel in ["private-a", "private-encrypted-a", "private-cache-a", "private-encrypted-cache-a", "presence-a", "presence-cache-a"] {
-        client.send(json!({ "event": "pusher:subscribe", "data": { "channel": channel } })).await;
+    for channel in [
+        "private-a",
+        "private-encrypted-a",
+        "private-cache-a",
+        "private-encrypted-cache-a",
+        "presence-a",
+        "presence-cache-a",
+    ] {
+        client
+            .send(json!({ "event": "pusher:subscribe", "data": { "channel": channel } }))
+            .await;
         client.expect_refusal(channel, Some(4009), "").await;
         client.ask_with_auth(channel, "").await;
         client.expect_refusal(channel, Some(4009), "").await;
@@ -111,7 +167,10 @@ async fn a_foreign_key_is_named_in_the_error() {
     client.ask_with_auth("private-a", &auth).await;
     let text = format!("Invalid key in subscription auth data: '{}'", other.key);
     let failure = client.expect_refusal("private-a", None, &text).await;
-    assert_eq!((failure["type"].as_str(), failure["status"].as_u64()), (Some("AuthError"), Some(401)));
+    assert_eq!(
+        (failure["type"].as_str(), failure["status"].as_u64()),
+        (Some("AuthError"), Some(401))
+    );
 }
 
 #[tokio::test]
@@ -128,8 +187,22 @@ async fn a_wrong_signature_is_answered_with_both_frames_and_never_with_the_right
     let user = hmac_sha256_hex(&app.secret, format!("{id}::user::private-a").as_bytes());
     let upper = right.to_uppercase();
     let (short, long) = (&right[..63], format!("{right}0"));
-    for signature in ["abc", &zeros, &foreign, &other_socket, &other_channel, &user, &upper, short, &long, "é", " "] {
-        client.ask_with_auth("private-a", &format!("{}:{signature}", app.key)).await;
+    for signature in [
+        "abc",
+        &zeros,
+        &foreign,
+        &other_socket,
+        &other_channel,
+        &user,
+        &upper,
+        short,
+        &long,
+        "é",
+        " ",
+    ] {
+        client
+            .ask_with_auth("private-a", &format!("{}:{signature}", app.key))
+            .await;
         let text = format!(
             "Invalid signature: Expected HMAC SHA256 hex digest of {id}:private-a, but got {signature}"
         );
@@ -138,7 +211,10 @@ async fn a_wrong_signature_is_answered_with_both_frames_and_never_with_the_right
         assert_eq!(failure.json()["type"], "AuthError");
         assert_eq!(failure.json()["status"], 401);
         if signature != long {
-            assert!(!error.raw.contains(&right) && !failure.raw.contains(&right), "the digest leaks");
+            assert!(
+                !error.raw.contains(&right) && !failure.raw.contains(&right),
+                "the digest leaks"
+            );
         }
     }
     world.publish(&app, "private-a", "secret", "x").await;
@@ -150,12 +226,16 @@ async fn a_wrong_signature_is_answered_with_both_frames_and_never_with_the_right
 async fn auth_is_split_at_the_first_colon() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
-    client.ask_with_auth("private-a", &format!("{}:x:y", app.key)).await;
+    client
+        .ask_with_auth("private-a", &format!("{}:x:y", app.key))
+        .await;
     client.expect_refusal("private-a", None, "but got x:y").await;
     client.ask_with_auth("private-a", "no-colon").await;
     client.expect_refusal("private-a", None, "").await;
     client.ask_with_auth("private-a", ":").await;
-    client.expect_refusal("private-a", None, "Invalid key in subscription auth data: ''").await;
+    client
+        .expect_refusal("private-a", None, "Invalid key in subscription auth data: ''")
+        .await;
 }
 
 #[tokio::test]
@@ -165,10 +245,16 @@ async fn channel_data_of_a_private_channel_is_part_of_what_is_signed() {
     let data = r#"{"any":"text"}"#;
     let plain = channel_auth(&app, &client.socket_id, "private-a", None);
     let unsigned = json!({ "channel": "private-a", "auth": plain, "channel_data": data });
-    client.send(json!({ "event": "pusher:subscribe", "data": unsigned })).await;
-    client.expect_refusal("private-a", None, &format!("private-a:{data}, but got")).await;
+    client
+        .send(json!({ "event": "pusher:subscribe", "data": unsigned }))
+        .await;
+    client
+        .expect_refusal("private-a", None, &format!("private-a:{data}, but got"))
+        .await;
     client.ask("private-a", Some(data)).await;
-    client.expect_on("private-a", "pusher_internal:subscription_succeeded").await;
+    client
+        .expect_on("private-a", "pusher_internal:subscription_succeeded")
+        .await;
 }
 
 #[tokio::test]
@@ -176,13 +262,25 @@ async fn a_public_channel_does_not_look_at_auth() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
     client.ask_with_auth("a", "").await;
-    client.expect_on("a", "pusher_internal:subscription_succeeded").await;
+    client
+        .expect_on("a", "pusher_internal:subscription_succeeded")
+        .await;
     client.ask_with_auth("b", "whatever").await;
-    client.expect_on("b", "pusher_internal:subscription_succeeded").await;
-    client.send(json!({ "event": "pusher:subscribe", "data": { "channel": "c" } })).await;
-    client.expect_on("c", "pusher_internal:subscription_succeeded").await;
-    client.send(json!({ "event": "pusher:subscribe", "data": { "channel": "d", "auth": null } })).await;
-    client.expect_on("d", "pusher_internal:subscription_succeeded").await;
+    client
+        .expect_on("b", "pusher_internal:subscription_succeeded")
+        .await;
+    client
+        .send(json!({ "event": "pusher:subscribe", "data": { "channel": "c" } }))
+        .await;
+    client
+        .expect_on("c", "pusher_internal:subscription_succeeded")
+        .await;
+    client
+        .send(json!({ "event": "pusher:subscribe", "data": { "channel": "d", "auth": null } }))
+        .await;
+    client
+        .expect_on("d", "pusher_internal:subscription_succeeded")
+        .await;
 }
 
 #[tokio::test]
@@ -216,9 +314,16 @@ async fn unsubscribing_from_nothing_is_an_error() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
     client.unsubscribe("pub").await;
-    client.expect_error(None, "No current subscription to channel pub, or subscription in progress").await;
+    client
+        .expect_error(
+            None,
+            "No current subscription to channel pub, or subscription in progress",
+        )
+        .await;
     for data in [json!({}), json!({ "channel": 1 }), json!(null)] {
-        client.send(json!({ "event": "pusher:unsubscribe", "data": data })).await;
+        client
+            .send(json!({ "event": "pusher:unsubscribe", "data": data }))
+            .await;
         client.expect_error(None, "").await;
     }
     client.expect_quiet().await;
@@ -246,5 +351,8 @@ async fn a_refused_subscription_leaves_the_channel_unoccupied() {
     let mut client = Client::connect(world, &app).await;
     client.ask_with_auth("private-a", "bad").await;
     client.expect_refusal("private-a", None, "").await;
-    assert_eq!(world.get(&app, "/channels", &[]).await.json(), json!({ "channels": {} }));
+    assert_eq!(
+        world.get(&app, "/channels", &[]).await.json(),
+        json!({ "channels": {} })
+    );
 }

@@ -8,7 +8,10 @@ use serde_json::json;
 #[tokio::test]
 async fn every_connection_signed_in_as_the_user_is_closed_with_4009() {
     let (world, app) = shared();
-    let mut tabs = [Client::connect(world, &app).await, Client::connect(world, &app).await];
+    let mut tabs = [
+        Client::connect(world, &app).await,
+        Client::connect(world, &app).await,
+    ];
     for tab in &mut tabs {
         tab.sign_in("u1").await;
     }
@@ -16,12 +19,17 @@ async fn every_connection_signed_in_as_the_user_is_closed_with_4009() {
     other.sign_in("u2").await;
     let mut member = Client::connect(world, &app).await;
     member.join("presence-a", "u1").await;
-    let answer = Call::post(&app, "/users/u1/terminate_connections", &json!({})).send(world).await;
+    let answer = Call::post(&app, "/users/u1/terminate_connections", &json!({}))
+        .send(world)
+        .await;
     assert_eq!((answer.status, answer.text().trim()), (200, "{}"));
     for tab in &mut tabs {
         let (code, _, before) = tab.closed().await;
         assert_eq!(code, 4009);
-        before.last().expect("an error first").assert_error(Some(4009), "You got disconnected by the app.");
+        before
+            .last()
+            .expect("an error first")
+            .assert_error(Some(4009), "You got disconnected by the app.");
     }
     other.expect_quiet().await;
     member.expect_quiet().await;
@@ -44,7 +52,10 @@ async fn the_user_may_come_back() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
     client.sign_in("u1").await;
-    Call::post(&app, "/users/u1/terminate_connections", &json!({})).send(world).await.assert(200, "{}");
+    Call::post(&app, "/users/u1/terminate_connections", &json!({}))
+        .send(world)
+        .await
+        .assert(200, "{}");
     client.closed().await;
     Client::connect(world, &app).await.sign_in("u1").await;
 }
@@ -54,6 +65,9 @@ async fn a_percent_encoded_user_is_decoded() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
     client.sign_in("u@x;1").await;
-    Call::post(&app, "/users/u%40x%3B1/terminate_connections", &json!({})).send(world).await.assert(200, "{}");
+    Call::post(&app, "/users/u%40x%3B1/terminate_connections", &json!({}))
+        .send(world)
+        .await
+        .assert(200, "{}");
     assert_eq!(client.closed().await.0, 4009);
 }

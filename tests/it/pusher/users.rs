@@ -44,7 +44,11 @@ async fn a_bad_signature_is_answered_with_4009_and_the_connection_is_closed() {
             // Right, but for another connection.
             3 => user_auth(&app, "1.1", data),
             // A channel signature with the same parts.
-            4 => format!("{}:{}", app.key, hmac_sha256_hex(&app.secret, format!("{id}:user:{data}").as_bytes())),
+            4 => format!(
+                "{}:{}",
+                app.key,
+                hmac_sha256_hex(&app.secret, format!("{id}:user:{data}").as_bytes())
+            ),
             _ => format!("other{}", user_auth(&app, id, data)),
         };
         client
@@ -52,7 +56,10 @@ async fn a_bad_signature_is_answered_with_4009_and_the_connection_is_closed() {
             .await;
         let (code, _, before) = client.closed().await;
         assert_eq!(code, 4009, "attempt {attempt}");
-        before.last().expect("an error before the close").assert_error(Some(4009), "");
+        before
+            .last()
+            .expect("an error before the close")
+            .assert_error(Some(4009), "");
     }
 }
 
@@ -64,7 +71,9 @@ async fn the_right_signature_is_never_printed() {
     let right = user_auth(&app, &client.socket_id, data);
     let right = right.split(':').nth(1).expect("auth is key:signature").to_owned();
     let auth = format!("{}:abc", app.key);
-    client.send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } })).await;
+    client
+        .send(json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": data } }))
+        .await;
     let (_, reason, before) = client.closed().await;
     assert!(!reason.contains(&right));
     assert!(before.iter().all(|event| !event.raw.contains(&right)));
@@ -75,9 +84,23 @@ async fn user_data_must_name_a_user_by_a_text_that_can_stand_in_a_channel_name()
     let (world, app) = shared();
     let long = json!({ "id": "u".repeat(190) }).to_string();
     for data in [
-        "", "{", "{}", "null", "[]", r#"{"id":""}"#, r#"{"id":7}"#, r#"{"id":null}"#, r#"{"id":"a b"}"#, r#"{"id":"a#b"}"#,
-        r#"{"id":"é"}"#, r#"{"id":"u","user_info":[]}"#, r#"{"id":"u","user_info":1}"#, r#"{"id":"u","watchlist":{}}"#,
-        r#"{"id":"u","watchlist":"a"}"#, r#"{"id":"u\n"}"#, &long,
+        "",
+        "{",
+        "{}",
+        "null",
+        "[]",
+        r#"{"id":""}"#,
+        r#"{"id":7}"#,
+        r#"{"id":null}"#,
+        r#"{"id":"a b"}"#,
+        r#"{"id":"a#b"}"#,
+        r#"{"id":"é"}"#,
+        r#"{"id":"u","user_info":[]}"#,
+        r#"{"id":"u","user_info":1}"#,
+        r#"{"id":"u","watchlist":{}}"#,
+        r#"{"id":"u","watchlist":"a"}"#,
+        r#"{"id":"u\n"}"#,
+        &long,
     ] {
         let mut client = Client::connect(world, &app).await;
         client.ask_sign_in(data).await;
@@ -90,11 +113,16 @@ async fn user_data_must_name_a_user_by_a_text_that_can_stand_in_a_channel_name()
 #[tokio::test]
 async fn events_to_a_user_reach_each_subscribed_connection_of_that_user() {
     let (world, app) = shared();
-    let mut tabs = [Client::connect(world, &app).await, Client::connect(world, &app).await];
+    let mut tabs = [
+        Client::connect(world, &app).await,
+        Client::connect(world, &app).await,
+    ];
     for tab in &mut tabs {
         tab.sign_in("u1").await;
         tab.ask("#server-to-user-u1", None).await;
-        let event = tab.expect_on("#server-to-user-u1", "pusher_internal:subscription_succeeded").await;
+        let event = tab
+            .expect_on("#server-to-user-u1", "pusher_internal:subscription_succeeded")
+            .await;
         assert_eq!(event.text(), "{}");
     }
     let mut unsubscribed = Client::connect(world, &app).await;
@@ -117,7 +145,13 @@ async fn only_the_user_itself_may_subscribe_to_its_channel() {
     client.ask("#server-to-user-u1", None).await;
     client.expect_refusal("#server-to-user-u1", None, "").await;
     client.sign_in("u2").await;
-    for channel in ["#server-to-user-u1", "#server-to-user-", "#server-to-user-u2x", "#Server-to-user-u2", "#u2"] {
+    for channel in [
+        "#server-to-user-u1",
+        "#server-to-user-",
+        "#server-to-user-u2x",
+        "#Server-to-user-u2",
+        "#u2",
+    ] {
         client.ask(channel, None).await;
         client.expect_refusal(channel, None, "").await;
     }
@@ -132,8 +166,14 @@ fn groups(event: &crate::client::Event) -> Vec<(String, Vec<String>)> {
         list.sort();
         list
     };
-    let events = event.json()["events"].as_array().expect("a list of events").clone();
-    events.iter().map(|entry| (text(&entry["name"]), texts(&entry["user_ids"]))).collect()
+    let events = event.json()["events"]
+        .as_array()
+        .expect("a list of events")
+        .clone();
+    events
+        .iter()
+        .map(|entry| (text(&entry["name"]), texts(&entry["user_ids"])))
+        .collect()
 }
 
 fn text(value: &Value) -> String {
@@ -141,12 +181,17 @@ fn text(value: &Value) -> String {
 }
 
 fn group(name: &str, users: &[&str]) -> (String, Vec<String>) {
-    (name.to_owned(), users.iter().map(|user| (*user).to_owned()).collect())
+    (
+        name.to_owned(),
+        users.iter().map(|user| (*user).to_owned()).collect(),
+    )
 }
 
 async fn watch(world: &World, app: &App, id: &str, list: &[&str]) -> Client {
     let mut client = Client::connect(world, app).await;
-    client.ask_sign_in(&json!({ "id": id, "watchlist": list }).to_string()).await;
+    client
+        .ask_sign_in(&json!({ "id": id, "watchlist": list }).to_string())
+        .await;
     client.expect("pusher:signin_success").await;
     client
 }
@@ -160,11 +205,17 @@ async fn a_watcher_learns_the_state_of_the_whole_list_first() {
     three.sign_in("3").await;
     let mut watcher = watch(world, &app, "1", &["2", "3", "4"]).await;
     let event = watcher.expect(WATCH).await;
-    assert_eq!(groups(&event), [group("online", &["2", "3"]), group("offline", &["4"])]);
+    assert_eq!(
+        groups(&event),
+        [group("online", &["2", "3"]), group("offline", &["4"])]
+    );
     let mut watcher = watch(world, &app, "5", &["2"]).await;
     assert_eq!(groups(&watcher.expect(WATCH).await), [group("online", &["2"])]);
     let mut watcher = watch(world, &app, "6", &["nobody"]).await;
-    assert_eq!(groups(&watcher.expect(WATCH).await), [group("offline", &["nobody"])]);
+    assert_eq!(
+        groups(&watcher.expect(WATCH).await),
+        [group("offline", &["nobody"])]
+    );
 }
 
 #[tokio::test]

@@ -20,7 +20,10 @@ async fn header_names_and_values_are_matched_without_regard_to_case_and_neighbou
     ] {
         let (mut socket, answer) = Socket::shake(world.address, &with_headers(&path, headers)).await;
         assert_eq!(answer.status, 101, "{headers}");
-        assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
+        assert_eq!(
+            answer.header("sec-websocket-accept"),
+            Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+        );
         assert!(matches!(socket.next().await, Seen::Frame(_)), "{headers}");
     }
 }
@@ -36,7 +39,11 @@ async fn another_websocket_version_is_answered_426_with_the_version_we_speak() {
         let path = format!("/app/{}?{QUERY}", app.key);
         let answer = exchange(world.address, &with_headers(&path, &headers)).await;
         assert_eq!(answer.status, 426, "version {version}");
-        assert_eq!(answer.header("sec-websocket-version"), Some("13"), "version {version}");
+        assert_eq!(
+            answer.header("sec-websocket-version"),
+            Some("13"),
+            "version {version}"
+        );
     }
 }
 
@@ -45,7 +52,10 @@ async fn an_incomplete_upgrade_is_answered_400() {
     let (world, app) = shared();
     let path = format!("/app/{}?{QUERY}", app.key);
     for (what, headers) in [
-        ("no key", "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"),
+        (
+            "no key",
+            "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
+        ),
         (
             "empty key",
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: \r\nSec-WebSocket-Version: 13\r\n",
@@ -59,9 +69,12 @@ async fn an_incomplete_upgrade_is_answered_400() {
 #[tokio::test]
 async fn an_upgrade_by_post_is_refused_as_an_ordinary_http_error() {
     let (world, app) = shared();
-    let bytes = String::from_utf8(handshake(&format!("/app/{}?{QUERY}", app.key), "Content-Length: 0\r\n"))
-        .expect("the handshake is ASCII")
-        .replacen("GET", "POST", 1);
+    let bytes = String::from_utf8(handshake(
+        &format!("/app/{}?{QUERY}", app.key),
+        "Content-Length: 0\r\n",
+    ))
+    .expect("the handshake is ASCII")
+    .replacen("GET", "POST", 1);
     let answer = exchange(world.address, bytes.as_bytes()).await;
     assert!((400..500).contains(&answer.status), "{}", answer.status);
 }
@@ -81,11 +94,20 @@ async fn frames_that_arrive_together_with_the_handshake_are_not_lost() {
     bytes.extend(Draft::text(super::PUSHER_PING).bytes());
     let (mut socket, answer) = Socket::shake(world.address, &bytes).await;
     assert_eq!(answer.status, 101);
-    let Seen::Frame(hello) = socket.next().await else { panic!("no first frame") };
-    assert!(hello.text().contains("pusher:connection_established"), "nothing may precede it");
-    let Seen::Frame(pong) = socket.next().await else { panic!("no pong") };
+    let Seen::Frame(hello) = socket.next().await else {
+        panic!("no first frame")
+    };
+    assert!(
+        hello.text().contains("pusher:connection_established"),
+        "nothing may precede it"
+    );
+    let Seen::Frame(pong) = socket.next().await else {
+        panic!("no pong")
+    };
     assert_eq!(pong.payload, b"early");
-    let Seen::Frame(pong) = socket.next().await else { panic!("no pusher:pong") };
+    let Seen::Frame(pong) = socket.next().await else {
+        panic!("no pusher:pong")
+    };
     assert!(pong.text().contains("pusher:pong"));
 }
 
@@ -110,7 +132,10 @@ async fn the_offered_pusher_subprotocol_is_echoed_and_none_is_invented() {
     let offer = "Sec-WebSocket-Protocol: pusher-channels-protocol-7\r\n";
     let (_, answer) = Socket::shake(world.address, &handshake(&path, offer)).await;
     assert_eq!(answer.status, 101);
-    assert_eq!(answer.header("sec-websocket-protocol"), Some("pusher-channels-protocol-7"));
+    assert_eq!(
+        answer.header("sec-websocket-protocol"),
+        Some("pusher-channels-protocol-7")
+    );
     let (_, answer) = Socket::shake(world.address, &handshake(&path, "")).await;
     assert_eq!(answer.header("sec-websocket-protocol"), None);
 }

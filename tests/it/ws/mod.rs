@@ -40,11 +40,19 @@ struct Case {
 }
 
 fn case(name: impl Into<String>, drafts: &[Draft], expect: Expect) -> Case {
-    Case { name: name.into(), pieces: drafts.iter().map(Draft::bytes).collect(), expect }
+    Case {
+        name: name.into(),
+        pieces: drafts.iter().map(Draft::bytes).collect(),
+        expect,
+    }
 }
 
 fn raw(name: impl Into<String>, pieces: Vec<Vec<u8>>, expect: Expect) -> Case {
-    Case { name: name.into(), pieces, expect }
+    Case {
+        name: name.into(),
+        pieces,
+        expect,
+    }
 }
 
 const PUSHER_PING: &str = r#"{"event":"pusher:ping","data":{}}"#;
@@ -56,7 +64,10 @@ fn ping_of(length: usize) -> String {
     if length < with_member {
         return format!("{PUSHER_PING}{}", " ".repeat(length - bare));
     }
-    format!(r#"{{"event":"pusher:ping","data":{{}},"p":"{}"}}"#, "x".repeat(length - with_member))
+    format!(
+        r#"{{"event":"pusher:ping","data":{{}},"p":"{}"}}"#,
+        "x".repeat(length - with_member)
+    )
 }
 
 /// Runs the table on connections of one app and reports every row that fails, not only the first.
@@ -72,16 +83,32 @@ async fn run(cases: Vec<Case>) {
             break;
         }
         let results = some.iter().map(|case| check(world, &app, case));
-        failures.extend(futures_util::future::join_all(results).await.into_iter().filter_map(Result::err));
+        failures.extend(
+            futures_util::future::join_all(results)
+                .await
+                .into_iter()
+                .filter_map(Result::err),
+        );
     }
-    assert!(failures.is_empty(), "{} of {total} cases:\n{}", failures.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {total} cases:\n{}",
+        failures.len(),
+        failures.join("\n")
+    );
     world.assert_calm();
 }
 
 async fn established(world: &World, app: &App) -> Socket {
     let mut socket = Socket::open(world.address, &format!("/app/{}?{QUERY}", app.key)).await;
-    let Seen::Frame(hello) = socket.next().await else { panic!("nothing after the handshake") };
-    assert!(hello.text().contains("pusher:connection_established"), "{}", hello.text());
+    let Seen::Frame(hello) = socket.next().await else {
+        panic!("nothing after the handshake")
+    };
+    assert!(
+        hello.text().contains("pusher:connection_established"),
+        "{}",
+        hello.text()
+    );
     socket
 }
 
@@ -90,7 +117,7 @@ async fn check(world: &World, app: &App, case: &Case) -> Result<(), String> {
     for piece in &case.pieces {
         socket.send(piece).await;
     }
-    let mut want: Vec<Want> = match &case.expect {
+    let mut want: Vec<Want<'_>> = match &case.expect {
         Expect::Pongs(payloads) => payloads.iter().map(|payload| Want::Pong(payload)).collect(),
         Expect::PusherPongs(count) => vec![Want::Message("pusher:pong"); *count],
         Expect::Errors(count) => vec![Want::Message("pusher:error"); *count],
@@ -112,7 +139,9 @@ async fn check(world: &World, app: &App, case: &Case) -> Result<(), String> {
 async fn closes(socket: &mut Socket, name: &str, codes: &[u16]) -> Result<(), String> {
     loop {
         match socket.next_within(Duration::from_secs(5)).await {
-            Seen::Frame(Frame { opcode: TEXT | PONG, .. }) => {}
+            Seen::Frame(Frame {
+                opcode: TEXT | PONG, ..
+            }) => {}
             Seen::Frame(frame) if frame.opcode == CLOSE => {
                 let code = frame.close().map_or(1005, |(code, _)| code);
                 if !codes.contains(&code) {

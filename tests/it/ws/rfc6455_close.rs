@@ -26,9 +26,17 @@ async fn a_valid_close_code_is_answered_and_the_connection_ends() {
     ];
     let mut cases = Vec::new();
     for (code, answers) in ECHO {
-        cases.push(case(format!("close {code}"), &[Draft::close(code, "")], Expect::Close(answers)));
+        cases.push(case(
+            format!("close {code}"),
+            &[Draft::close(code, "")],
+            Expect::Close(answers),
+        ));
         let draft = Draft::close(code, "a reason");
-        cases.push(case(format!("close {code} with a reason"), &[draft], Expect::Close(answers)));
+        cases.push(case(
+            format!("close {code} with a reason"),
+            &[draft],
+            Expect::Close(answers),
+        ));
     }
     run(cases).await;
 }
@@ -36,10 +44,20 @@ async fn a_valid_close_code_is_answered_and_the_connection_ends() {
 #[tokio::test]
 async fn an_invalid_close_code_is_a_protocol_error() {
     let mut cases = Vec::new();
-    for code in [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
-        cases.push(case(format!("close {code}"), &[Draft::close(code, "")], Expect::Close(&[1002])));
+    for code in [
+        0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535,
+    ] {
+        cases.push(case(
+            format!("close {code}"),
+            &[Draft::close(code, "")],
+            Expect::Close(&[1002]),
+        ));
         let draft = Draft::close(code, "why");
-        cases.push(case(format!("close {code} with a reason"), &[draft], Expect::Close(&[1002])));
+        cases.push(case(
+            format!("close {code} with a reason"),
+            &[draft],
+            Expect::Close(&[1002]),
+        ));
     }
     run(cases).await;
 }
@@ -47,14 +65,42 @@ async fn an_invalid_close_code_is_a_protocol_error() {
 #[tokio::test]
 async fn the_payload_of_a_close_is_checked() {
     run(vec![
-        case("no payload", &[Draft::new(CLOSE, "")], Expect::Close(&[1000, 1005])),
+        case(
+            "no payload",
+            &[Draft::new(CLOSE, "")],
+            Expect::Close(&[1000, 1005]),
+        ),
         case("one byte", &[Draft::new(CLOSE, [3])], Expect::Close(&[1002])),
-        case("a reason of 123 bytes", &[Draft::close(1000, "r".repeat(123))], Expect::Close(&[1000])),
-        case("a reason of 124 bytes", &[Draft::close(1000, "r".repeat(124))], Expect::Close(&[1002])),
-        case("a reason of several alphabets", &[Draft::close(1000, "tschüß 日本")], Expect::Close(&[1000])),
-        case("a reason that is not UTF-8", &[Draft::close(1000, b"\xce\xba\xed\xa0\x80")], Expect::Close(&[1007])),
-        case("a reason that ends inside a character", &[Draft::close(1000, b"ok\xe2\x82")], Expect::Close(&[1007])),
-        case("a reason of stray bytes", &[Draft::close(1000, b"\xff\xfe")], Expect::Close(&[1007])),
+        case(
+            "a reason of 123 bytes",
+            &[Draft::close(1000, "r".repeat(123))],
+            Expect::Close(&[1000]),
+        ),
+        case(
+            "a reason of 124 bytes",
+            &[Draft::close(1000, "r".repeat(124))],
+            Expect::Close(&[1002]),
+        ),
+        case(
+            "a reason of several alphabets",
+            &[Draft::close(1000, "tschüß 日本")],
+            Expect::Close(&[1000]),
+        ),
+        case(
+            "a reason that is not UTF-8",
+            &[Draft::close(1000, b"\xce\xba\xed\xa0\x80")],
+            Expect::Close(&[1007]),
+        ),
+        case(
+            "a reason that ends inside a character",
+            &[Draft::close(1000, b"ok\xe2\x82")],
+            Expect::Close(&[1007]),
+        ),
+        case(
+            "a reason of stray bytes",
+            &[Draft::close(1000, b"\xff\xfe")],
+            Expect::Close(&[1007]),
+        ),
     ])
     .await;
 }
@@ -64,16 +110,36 @@ async fn whatever_follows_a_close_is_ignored() {
     let close = Draft::close(1000, "");
     let together = |drafts: &[Draft]| vec![drafts.iter().flat_map(Draft::bytes).collect()];
     run(vec![
-        case("a message", &[close.clone(), Draft::text(PUSHER_PING)], Expect::Close(&[1000])),
-        case("a ping", &[close.clone(), Draft::ping("x")], Expect::Close(&[1000])),
-        case("another close", &[close.clone(), Draft::close(1001, "")], Expect::Close(&[1000])),
-        case("a broken frame", &[close.clone(), Draft::text("x").reserved(7)], Expect::Close(&[1000])),
+        case(
+            "a message",
+            &[close.clone(), Draft::text(PUSHER_PING)],
+            Expect::Close(&[1000]),
+        ),
+        case(
+            "a ping",
+            &[close.clone(), Draft::ping("x")],
+            Expect::Close(&[1000]),
+        ),
+        case(
+            "another close",
+            &[close.clone(), Draft::close(1001, "")],
+            Expect::Close(&[1000]),
+        ),
+        case(
+            "a broken frame",
+            &[close.clone(), Draft::text("x").reserved(7)],
+            Expect::Close(&[1000]),
+        ),
         raw(
             "a message in the same segment",
             together(&[close.clone(), Draft::text(PUSHER_PING)]),
             Expect::Close(&[1000]),
         ),
-        raw("garbage in the same segment", vec![[close.bytes(), vec![0xff; 500]].concat()], Expect::Close(&[1000])),
+        raw(
+            "garbage in the same segment",
+            vec![[close.bytes(), vec![0xff; 500]].concat()],
+            Expect::Close(&[1000]),
+        ),
     ])
     .await;
 }
@@ -87,9 +153,13 @@ async fn nothing_is_answered_after_the_close_frame() {
     bytes.extend(Draft::text(PUSHER_PING).bytes());
     bytes.extend(Draft::ping("late").bytes());
     socket.send(&bytes).await;
-    let Seen::Frame(pong) = socket.next().await else { panic!("no answer to what came before the close") };
+    let Seen::Frame(pong) = socket.next().await else {
+        panic!("no answer to what came before the close")
+    };
     assert!(pong.text().contains("pusher:pong"));
-    let Seen::Frame(close) = socket.next().await else { panic!("no close") };
+    let Seen::Frame(close) = socket.next().await else {
+        panic!("no close")
+    };
     assert_eq!(close.close().map(|(code, _)| code), Some(1000));
     assert_eq!(socket.next().await, Seen::End);
 }
@@ -99,9 +169,13 @@ async fn a_client_that_half_closes_is_let_go() {
     let (world, app) = shared();
     let mut watcher = Client::connect(world, &app).await;
     let mut http = Http::open(world.address).await;
-    http.send(&handshake(&format!("/app/{}?{QUERY}", app.key), "")).await;
+    http.send(&handshake(&format!("/app/{}?{QUERY}", app.key), ""))
+        .await;
     http.head().await.expect("the handshake is answered");
     http.half_close().await;
-    assert!(http.ends_within(DEADLINE).await, "the server keeps a half-closed connection");
+    assert!(
+        http.ends_within(DEADLINE).await,
+        "the server keeps a half-closed connection"
+    );
     watcher.expect_quiet().await;
 }

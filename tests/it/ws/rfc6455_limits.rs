@@ -8,8 +8,16 @@ use crate::world::shared;
 async fn a_message_over_64_kib_is_refused_with_1009() {
     let half = "x".repeat(40_000);
     let mut cases = vec![
-        case("65537 bytes", &[Draft::text(ping_of(65_537))], Expect::Close(&[1009])),
-        case("100000 bytes", &[Draft::text(ping_of(100_000))], Expect::Close(&[1009])),
+        case(
+            "65537 bytes",
+            &[Draft::text(ping_of(65_537))],
+            Expect::Close(&[1009]),
+        ),
+        case(
+            "100000 bytes",
+            &[Draft::text(ping_of(100_000))],
+            Expect::Close(&[1009]),
+        ),
         case(
             "two fragments that are too large together",
             &[Draft::text(&half).more(), Draft::new(CONTINUATION, &half)],
@@ -28,22 +36,46 @@ async fn a_message_over_64_kib_is_refused_with_1009() {
     let many: Vec<Draft> = std::iter::once(Draft::text("x").more())
         .chain((0..70).map(|_| Draft::new(CONTINUATION, "y".repeat(1000)).more()))
         .collect();
-    cases.push(case("seventy fragments of 1000 bytes", &many, Expect::Close(&[1009])));
+    cases.push(case(
+        "seventy fragments of 1000 bytes",
+        &many,
+        Expect::Close(&[1009]),
+    ));
     run(cases).await;
 }
 
 #[tokio::test]
 async fn a_claimed_length_is_refused_before_a_byte_of_it_has_come() {
     let mut cases = Vec::new();
-    for length in [65_537, 1 << 20, 8 << 20, 1 << 31, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, (1 << 63) - 1] {
+    for length in [
+        65_537,
+        1 << 20,
+        8 << 20,
+        1 << 31,
+        (1 << 32) - 1,
+        1 << 32,
+        (1 << 32) + 1,
+        (1 << 63) - 1,
+    ] {
         for opcode in [TEXT, BINARY] {
             let draft = Draft::new(opcode, "").claiming(length);
             let codes: &[u16] = if opcode == TEXT { &[1009] } else { &[1003, 1009] };
-            cases.push(case(format!("opcode {opcode} claiming {length}"), &[draft], Expect::Close(codes)));
+            cases.push(case(
+                format!("opcode {opcode} claiming {length}"),
+                &[draft],
+                Expect::Close(codes),
+            ));
         }
     }
-    let fragments = [Draft::text("{").more(), Draft::new(CONTINUATION, "").claiming(1 << 30)];
-    cases.push(case("continuation claiming 1 GiB", &fragments, Expect::Close(&[1009])));
+    let fragments = [
+        Draft::text("{").more(),
+        Draft::new(CONTINUATION, "").claiming(1 << 30),
+    ];
+    cases.push(case(
+        "continuation claiming 1 GiB",
+        &fragments,
+        Expect::Close(&[1009]),
+    ));
     run(cases).await;
 }
 
@@ -53,7 +85,11 @@ async fn a_64_bit_length_with_the_high_bit_fails_the_connection() {
     for length in [1 << 63, (1 << 63) + 5, u64::MAX, u64::MAX - 13] {
         for opcode in [TEXT, BINARY] {
             let draft = Draft::new(opcode, "").claiming(length);
-            cases.push(case(format!("opcode {opcode} claiming {length}"), &[draft], Expect::Close(&[1002, 1009])));
+            cases.push(case(
+                format!("opcode {opcode} claiming {length}"),
+                &[draft],
+                Expect::Close(&[1002, 1009]),
+            ));
         }
     }
     run(cases).await;
