@@ -82,7 +82,10 @@ impl<'a> Api<'a> {
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, CliError> {
         let what = || format!("cannot ask {}", self.base());
         // The URL would show the signature.
-        let failed = |e: reqwest::Error| CliError::Request { what: what(), source: e.without_url() };
+        let failed = |e: reqwest::Error| CliError::Request {
+            what: what(),
+            source: e.without_url(),
+        };
         let response = request.send().await.map_err(failed)?;
         let date = response
             .headers()
