@@ -82,19 +82,17 @@ export async function journey(check, target) {
     equal(data.length, 10_000, "length");
   });
 
-  await that("receives half a megabyte on one connection without losing an event", async () => {
+  await that("receives 400 kB on one connection without losing an event", async () => {
     // More than xhr_streaming reads from one response: the client then opens the next on the same session. What is on
-    // the way at that moment it throws away, so that every batch is followed by a round trip before the next.
+    // the way at that moment it throws away, so that every event is followed by a round trip before the next.
     const channel = await subscribed(ann, `${tag}-flood`);
     const socketId = ann.connection.socket_id;
-    const data = (i) => `${i}:${"x".repeat(9_000)}`;
-    for (let i = 0; i < 60; i += 10) {
-      const batch = [...Array(10).keys()].map((j) => ({ channel: channel.name, name: "flood", data: data(i + j) }));
-      await call("triggerBatch", batch);
-      await until(`events to ${i + 10}`, () => events(channel, "flood").length >= i + 10);
+    for (let i = 0; i < 44; i += 1) {
+      await call("trigger", channel.name, "flood", `${i}:${"x".repeat(9_000)}`);
+      await until(`event ${i}`, () => events(channel, "flood").length > i);
       await subscribed(ann, `${channel.name}-${i}`);
     }
-    equal(events(channel, "flood").map((text) => parseInt(text)), [...Array(60).keys()], "order");
+    equal(events(channel, "flood").map((text) => parseInt(text)), [...Array(44).keys()], "order");
     equal(ann.connection.socket_id, socketId, "socket id");
   });
 
