@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::config::{self, Config};
+use crate::config::{self, Loaded};
 use args::{Arguments, Command, ConfigCommand, ServeArgs};
 use error::CliError;
 use out::Out;
@@ -42,7 +42,7 @@ const REFUSED: u8 = 2;
 /// a configuration that passed all checks and returns when the node has stopped.
 pub fn run<E: Display>(
     arguments: impl IntoIterator<Item = OsString>,
-    serve: impl FnOnce(Config) -> Result<(), E>,
+    serve: impl FnOnce(Loaded) -> Result<(), E>,
 ) -> ExitCode {
     let mut out = Out::standard();
     let arguments = match Arguments::try_parse_from(arguments) {
@@ -80,7 +80,7 @@ pub fn run<E: Display>(
 
 fn start<E: Display>(
     args: &ServeArgs,
-    serve: impl FnOnce(Config) -> Result<(), E>,
+    serve: impl FnOnce(Loaded) -> Result<(), E>,
     out: &mut Out,
 ) -> ExitCode {
     let loaded = match config::load(&args.sources()) {
@@ -93,7 +93,7 @@ fn start<E: Display>(
     for warning in &loaded.warnings {
         out.complain(format_args!("dunlin: warning: {warning}"));
     }
-    match serve(loaded.config) {
+    match serve(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             out.complain(format_args!("dunlin: {e:#}"));
