@@ -520,35 +520,36 @@ impl Layers {
         None
     }
 
+    /// Sections and their options by name, then the apps in their own order.
     fn shown(&self) -> Vec<Shown> {
-        let apps = self.apps.iter().enumerate().flat_map(|(i, app)| {
-            app.iter()
-                .map(move |(key, setting)| (format!("apps[{i}].{key}"), setting))
-        });
-        let all = self
-            .settings
-            .iter()
-            .map(|(option, setting)| (option.clone(), setting))
-            .chain(apps);
-        let mut shown: Vec<Shown> = all
-            .map(|(option, setting)| {
-                let (table, key) = option.rsplit_once('.').expect("every option is in a section");
-                let value = if key == "secret" {
-                    "\"[redacted]\"".to_owned()
-                } else {
-                    render(&setting.value)
-                };
-                Shown {
-                    table: table.to_owned(),
-                    key: key.to_owned(),
-                    value,
-                    origin: setting.origin.clone(),
-                }
-            })
-            .collect();
-        shown.sort_by(|a, b| a.table.cmp(&b.table).then_with(|| a.key.cmp(&b.key)));
+        let mut shown = in_tables("", &self.settings);
+        for (i, app) in self.apps.iter().enumerate() {
+            shown.extend(in_tables(&format!("apps[{i}]."), app));
+        }
         shown
     }
+}
+
+/// Sorted so that the options of one table stand together, and a table before those inside it.
+fn in_tables(prefix: &str, settings: &Settings) -> Vec<Shown> {
+    let shown = settings.iter().map(|(path, setting)| {
+        let path = format!("{prefix}{path}");
+        let (table, key) = path.rsplit_once('.').expect("every option is in a section");
+        let value = if key == "secret" {
+            "\"[redacted]\"".to_owned()
+        } else {
+            render(&setting.value)
+        };
+        Shown {
+            table: table.to_owned(),
+            key: key.to_owned(),
+            value,
+            origin: setting.origin.clone(),
+        }
+    });
+    let mut shown: Vec<Shown> = shown.collect();
+    shown.sort_by(|a, b| a.table.cmp(&b.table).then_with(|| a.key.cmp(&b.key)));
+    shown
 }
 
 /// Calls `leaf` with the dotted path of everything that is not a table; an empty table counts as a leaf, so that a
