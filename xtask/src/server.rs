@@ -29,12 +29,19 @@ const APPS: [(&str, &str); 3] = [
     ),
 ];
 
+/// The app that a server has in development when none is configured.
+const READY_MADE: [(&str, &str); 1] = [(
+    "DUNLIN_TEST",
+    "id = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"",
+)];
+
 /// A running server; dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct Server {
     child: Child,
     binary: PathBuf,
     config: Option<PathBuf>,
+    apps: &'static [(&'static str, &'static str)],
     port: u16,
     log: PathBuf,
 }
@@ -49,7 +56,7 @@ impl Server {
         fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let config = scratch.join("dunlin.toml");
         fs::write(&config, apps.join("\n")).with_context(|| format!("cannot write {}", config.display()))?;
-        Self::spawn(binary, scratch, Some(config))
+        Self::spawn(binary, scratch, Some(config), &APPS)
     }
 
     /// Starts the binary as a newcomer does: no file, no apps, only other ports than the usual ones.
@@ -58,10 +65,15 @@ impl Server {
     /// As `start`.
     pub(crate) fn start_bare(binary: &Path, scratch: &Path) -> Result<Self> {
         fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
-        Self::spawn(binary, scratch, None)
+        Self::spawn(binary, scratch, None, &READY_MADE)
     }
 
-    fn spawn(binary: &Path, scratch: &Path, config: Option<PathBuf>) -> Result<Self> {
+    fn spawn(
+        binary: &Path,
+        scratch: &Path,
+        config: Option<PathBuf>,
+        apps: &'static [(&'static str, &'static str)],
+    ) -> Result<Self> {
         let [port, dashboard, metrics] = free_ports()?;
         let log = scratch.join("server.log");
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -121,7 +133,7 @@ impl Server {
         if let Some(config) = &self.config {
             variables.push(("DUNLIN_TEST_CONFIG".to_owned(), config.display().to_string()));
         }
-        for (prefix, app) in APPS {
+        for (prefix, app) in self.apps {
             for line in app.lines() {
                 if let Some((name @ ("id" | "key" | "secret"), value)) = line.split_once(" = ") {
                     variables.push((
