@@ -42,8 +42,8 @@ pub(crate) const NODE: Need = Need {
     probe: &[
         "node",
         "-e",
-        "process.exit(import.meta.dirname ? 0 : 1)",
-        "--input-type=module",
+        "const [major, minor] = process.versions.node.split('.').map(Number); \
+         process.exit(major > 20 || (major === 20 && minor >= 11) ? 0 : 1)",
     ],
     package: None,
 };

@@ -101,6 +101,7 @@ impl Server {
             child,
             binary: binary.to_path_buf(),
             config,
+            apps,
             port,
             log,
         };
