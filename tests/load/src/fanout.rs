@@ -19,8 +19,6 @@ use crate::wire::{End, Id, News, Scene, Wire};
 pub(crate) const CHANNEL: &str = "fan-out";
 /// Client events need a private channel.
 const PRIVATE_CHANNEL: &str = "private-load";
-/// Deliveries that have not come this long after the last one are lost.
-const PATIENCE_NS: u64 = 5_000_000_000;
 
 /// Where messages come from.
 #[derive(Debug)]
@@ -47,6 +45,7 @@ pub(crate) struct Traffic<'a> {
     pub(crate) payload_bytes: usize,
     /// Most messages under way at full speed.
     window: usize,
+    patience_ns: u64,
     /// When the next message of a fixed rate is due.
     due: u64,
     sending: Sending,
@@ -73,7 +72,7 @@ const STOPPED: Sending = Sending {
 };
 
 impl<'a> Traffic<'a> {
-    pub(crate) fn new(source: Source<'a>, channels: Vec<String>, window: usize) -> Self {
+    pub(crate) fn new(source: Source<'a>, channels: Vec<String>, window: usize, effort: &Effort) -> Self {
         Self {
             source,
             ledger: Ledger::new(channels.len()),
@@ -85,6 +84,7 @@ impl<'a> Traffic<'a> {
             latency: Histogram::default(),
             payload_bytes: PAYLOAD_BYTES,
             window,
+            patience_ns: effort.patience_ns(),
             due: 0,
             sending: STOPPED,
             last_delivery: 0,
@@ -129,7 +129,7 @@ impl<'a> Traffic<'a> {
                     return Ok(());
                 }
             }
-            if now > self.last_delivery.max(self.due) + PATIENCE_NS {
+            if now > self.last_delivery.max(self.due) + self.patience_ns {
                 // The ledger knows what is missing; a server that never answers a publish is worse.
                 if let Source::Http(publishers) = &self.source
                     && publishers.in_flight() > 0
@@ -143,7 +143,7 @@ impl<'a> Traffic<'a> {
             }
             let wake_at = match interval {
                 Some(_) if !self.is_over(now) => self.due,
-                _ => now + PATIENCE_NS,
+                _ => now + self.patience_ns,
             };
             wire.turn(self, wake_at.max(now + 1))?;
         }
@@ -330,7 +330,7 @@ pub(crate) fn publications(
         .collect();
     let crowd = gather(wire, target, &seats)?;
     let publishers = Publishers::open(wire, target, lanes)?;
-    let mut traffic = Traffic::new(Source::Http(Box::new(publishers)), channels, window);
+    let mut traffic = Traffic::new(Source::Http(Box::new(publishers)), channels, window, effort);
     for (place, id) in crowd.ids.iter().enumerate() {
         traffic.watch(*id, u32::try_from(place)? % shape.channels);
     }
@@ -353,7 +353,7 @@ pub(crate) fn client_events(
         })
         .collect();
     let Crowd { ids, .. } = gather(wire, target, &seats)?;
-    let mut traffic = Traffic::new(Source::Client(ids[0]), vec![PRIVATE_CHANNEL.into()], 32);
+    let mut traffic = Traffic::new(Source::Client(ids[0]), vec![PRIVATE_CHANNEL.into()], 32, effort);
     for id in &ids[1..] {
         traffic.watch(*id, 0);
     }

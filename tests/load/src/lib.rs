@@ -66,7 +66,7 @@ pub fn run(target: &Target, name: &str, scenario: &Scenario, effort: &Effort) ->
         Scenario::ClientEvents { receivers, pace } => {
             fanout::client_events(wire, target, receivers, pace, effort)?
         }
-        Scenario::Presence { users, in_flight } => presence::joins(wire, target, users, in_flight)?,
+        Scenario::Presence { users, in_flight } => presence::joins(wire, target, users, in_flight, effort)?,
         Scenario::Publish {
             connections,
             events_per_request,
@@ -103,6 +103,7 @@ pub fn run(target: &Target, name: &str, scenario: &Scenario, effort: &Effort) ->
                 before,
                 during,
             },
+            effort,
         )?,
     };
     wire.hang_up_all();

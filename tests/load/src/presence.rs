@@ -6,12 +6,12 @@ use crate::gather::{Crowd, Places, Seat, gather, left_early, subscribe};
 use crate::histogram::Histogram;
 use crate::payload::{after, leading_number, number, position};
 use crate::report::{Meter, Report};
+use crate::scenario::Effort;
 use crate::target::Target;
 use crate::wire::{Id, News, Scene, Wire};
 
 /// User ids are `u` and this many digits, so that a scan finds them.
 const USER_DIGITS: usize = 5;
-const PATIENCE_NS: u64 = 5_000_000_000;
 const WARM_UP_USERS: u32 = 50;
 
 /// Whom one member believes to be in the channel: its own list, plus `member_added`, minus `member_removed`.
@@ -116,6 +116,7 @@ struct Joining {
     known: u64,
     latency: Histogram,
     last_news: u64,
+    patience_ns: u64,
 }
 
 impl Scene for Joining {
@@ -142,7 +143,7 @@ impl Scene for Joining {
 }
 
 impl Joining {
-    fn connect(wire: &mut Wire, target: &Target, users: u32) -> Result<Self> {
+    fn connect(wire: &mut Wire, target: &Target, users: u32, effort: &Effort) -> Result<Self> {
         let seats: Vec<Seat> = (0..users as usize)
             .map(|place| Seat {
                 node: place % target.nodes.len(),
@@ -163,6 +164,7 @@ impl Joining {
             known: 0,
             latency: Histogram::default(),
             last_news: wire.tick(),
+            patience_ns: effort.patience_ns(),
         })
     }
 
@@ -185,8 +187,8 @@ impl Joining {
                     Some(&data),
                 )?;
             }
-            wire.turn(self, wire.now() + PATIENCE_NS)?;
-            if wire.now() > self.last_news + PATIENCE_NS {
+            wire.turn(self, wire.now() + self.patience_ns)?;
+            if wire.now() > self.last_news + self.patience_ns {
                 bail!(
                     "{} of {users} users had joined, then nothing happened",
                     self.joined
@@ -199,8 +201,8 @@ impl Joining {
     /// Turns until the views together know so many members, or nothing has moved for a while.
     fn settle(&mut self, wire: &mut Wire, known: u64) -> Result<()> {
         self.last_news = wire.tick();
-        while self.known != known && wire.now() <= self.last_news + PATIENCE_NS {
-            wire.turn(self, wire.now() + PATIENCE_NS)?;
+        while self.known != known && wire.now() <= self.last_news + self.patience_ns {
+            wire.turn(self, wire.now() + self.patience_ns)?;
         }
         Ok(())
     }
@@ -222,14 +224,20 @@ impl Joining {
 }
 
 /// `users` join with `in_flight` joins under way; afterwards every second one leaves without a word.
-pub(crate) fn joins(wire: &mut Wire, target: &Target, users: u32, in_flight: u32) -> Result<Report> {
-    let mut warm_up = Joining::connect(wire, target, WARM_UP_USERS.min(users))?;
+pub(crate) fn joins(
+    wire: &mut Wire,
+    target: &Target,
+    users: u32,
+    in_flight: u32,
+    effort: &Effort,
+) -> Result<Report> {
+    let mut warm_up = Joining::connect(wire, target, WARM_UP_USERS.min(users), effort)?;
     warm_up.join(wire, target, "presence-warm-up", in_flight)?;
     for id in &warm_up.crowd.ids {
         wire.hang_up(*id);
     }
 
-    let mut joining = Joining::connect(wire, target, users)?;
+    let mut joining = Joining::connect(wire, target, users, effort)?;
     let meter = Meter::start(wire, target)?;
     joining.join(wire, target, "presence-load", in_flight)?;
     let mut report = meter.finish(wire, target, u64::from(joining.joined), "join")?;

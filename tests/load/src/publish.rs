@@ -13,7 +13,6 @@ use crate::wire::{Id, News, Scene, Wire};
 
 /// Names that the publishes go round, so that no cache of a single one flatters the server.
 const CHANNELS: usize = 1_000;
-const PATIENCE_NS: u64 = 5_000_000_000;
 
 struct Requests<'a> {
     publishers: Publishers<'a>,
@@ -25,6 +24,7 @@ struct Requests<'a> {
     answered: u64,
     latency: Histogram,
     last_answer: u64,
+    patience_ns: u64,
 }
 
 impl Requests<'_> {
@@ -53,8 +53,8 @@ impl Requests<'_> {
         self.left = requests;
         self.send(wire)?;
         while !(self.publishers.is_quiet() && (self.left == 0 || wire.now() >= self.until)) {
-            wire.turn(self, wire.now() + PATIENCE_NS)?;
-            if wire.now() > self.last_answer + PATIENCE_NS {
+            wire.turn(self, wire.now() + self.patience_ns)?;
+            if wire.now() > self.last_answer + self.patience_ns {
                 bail!(
                     "the server left {} publishes without an answer",
                     self.publishers.in_flight()
@@ -98,6 +98,7 @@ pub(crate) fn requests(
         answered: 0,
         latency: Histogram::default(),
         last_answer: 0,
+        patience_ns: effort.patience_ns(),
     };
     requests.run(wire, effort.warm_up_ns(), u64::MAX)?;
     requests.latency.clear();

@@ -87,6 +87,8 @@ pub struct Effort {
     pub max_messages: u64,
     /// Rounds of the floor measurement, each of 1,000 sends.
     pub floor_rounds: usize,
+    /// What has not come this long after the last arrival is lost, or the server is stuck.
+    pub patience: Duration,
 }
 
 impl Effort {
@@ -95,16 +97,22 @@ impl Effort {
         measure: Duration::from_secs(6),
         max_messages: 1_000_000,
         floor_rounds: 60,
+        patience: Duration::from_secs(5),
     };
     /// For a glance while working.
     pub const QUICK: Self = Self {
         measure: Duration::from_secs(2),
         max_messages: 300_000,
         floor_rounds: 20,
+        patience: Duration::from_secs(5),
     };
 
     pub(crate) fn measure_ns(&self) -> u64 {
         nanoseconds(self.measure)
+    }
+
+    pub(crate) fn patience_ns(&self) -> u64 {
+        nanoseconds(self.patience)
     }
 
     /// Long enough for queues and caches to reach their usual size.

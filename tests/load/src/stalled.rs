@@ -9,7 +9,7 @@ use crate::gather::{Seat, gather};
 use crate::process::private_kib;
 use crate::publishers::Publishers;
 use crate::report::{Meter, Report};
-use crate::scenario::{Pace, nanoseconds};
+use crate::scenario::{Effort, Pace, nanoseconds};
 use crate::target::Target;
 use crate::wire::{End, Wire};
 
@@ -35,7 +35,7 @@ fn is_retryable(end: End) -> bool {
     matches!(end, End::Closed(4100..=4299))
 }
 
-pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Shape) -> Result<Report> {
+pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Shape, effort: &Effort) -> Result<Report> {
     let (healthy, all) = (shape.healthy as usize, (shape.healthy + shape.stalled) as usize);
     let seats: Vec<Seat> = (0..all)
         .map(|place| Seat {
@@ -46,7 +46,12 @@ pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Shape) -> Result<Re
         .collect();
     let crowd = gather(wire, target, &seats)?;
     let publishers = Publishers::open(wire, target, LANES)?;
-    let mut traffic = Traffic::new(Source::Http(Box::new(publishers)), vec![CHANNEL.into()], 32);
+    let mut traffic = Traffic::new(
+        Source::Http(Box::new(publishers)),
+        vec![CHANNEL.into()],
+        32,
+        effort,
+    );
     traffic.payload_bytes = shape.payload_bytes;
     for (place, id) in crowd.ids.iter().enumerate() {
         if place < healthy {
