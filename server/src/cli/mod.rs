@@ -90,9 +90,6 @@ fn start<E: Display>(
             return ExitCode::from(REFUSED);
         }
     };
-    for warning in &loaded.warnings {
-        out.complain(format_args!("dunlin: warning: {warning}"));
-    }
     match serve(loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
