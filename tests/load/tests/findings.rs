@@ -368,7 +368,9 @@ fn a_repeated_message_is_duplicated() {
 fn a_late_message_is_misordered() {
     let report = run(Vice::Swaps, &FANOUT);
     assert!(report.misordered > 0, "{}", report.text());
-    assert_eq!((report.lost, report.duplicated), (0, 0));
+    assert_eq!(report.duplicated, 0);
+    // The very last message may be the late one, with none after it to let it go.
+    assert!(report.lost <= 1, "{}", report.text());
 }
 
 #[test]
