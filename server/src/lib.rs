@@ -1,0 +1,38 @@
+//! Dunlin: a hosted, multi-tenant pub/sub platform that speaks the Pusher protocol.
+//!
+//! The rooms, in the order of their dependencies; a room may use those above it.
+
+/// Leaves: time, tasks with an owner, answers that are usually there at once.
+pub mod answer;
+pub mod clock;
+pub mod tasks;
+
+/// Typed options, from defaults, file and environment.
+pub mod config;
+
+/// Keys of channels and the state behind them.
+pub mod storage;
+
+/// Tenants: what an app is, may and has used.
+pub mod apps;
+
+/// Who asks, and whether they may.
+pub mod auth;
+
+/// Siblings, each a trait and its half in memory: publications, presence, what customers are told.
+pub mod broker;
+pub mod presence;
+pub mod webhooks;
+
+/// This node's connections and the fan-out between them.
+pub mod hub;
+
+/// Siblings: bytes in and out.
+pub mod api;
+pub mod transports;
+
+/// Puts the rooms together and runs them.
+pub mod app;
+
+/// The command line.
+pub mod cli;

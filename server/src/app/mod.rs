@@ -1,0 +1,7 @@
+//! Puts the rooms together and runs them: the only place that names concrete types.
+//!
+//! Owns start order, drain order and telemetry. Must never hold a product rule.
+
+pub mod listeners;
+pub mod run;
+pub mod telemetry;

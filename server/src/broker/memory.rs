@@ -1,0 +1,118 @@
+//! The broker of a single node.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dunlin_protocol::names::ChannelName;
+
+use super::{Broker, BrokerEvents, Origin, Overloaded, Publication};
+use crate::answer::Answer;
+use crate::apps::App;
+use crate::clock;
+use crate::config::CacheSection;
+use crate::storage::keys::{ChannelKey, KeyRef};
+use crate::storage::memory::{CachedEvent, Channels, Remembered};
+
+pub struct MemoryBroker {
+    channels: Arc<Channels>,
+    events: Arc<dyn BrokerEvents>,
+    ttl_s: u32,
+    /// Of the remembered events of one app.
+    max_bytes: usize,
+    sweep: AtomicUsize,
+}
+
+impl MemoryBroker {
+    pub fn new(channels: Arc<Channels>, events: Arc<dyn BrokerEvents>, section: &CacheSection) -> Self {
+        Self {
+            channels,
+            events,
+            ttl_s: clock::ceil_seconds(section.ttl),
+            max_bytes: section.max_bytes,
+            sweep: AtomicUsize::new(0),
+        }
+    }
+
+    /// Remembers and delivers in one step under the channel's lock, so that a subscriber gets the event
+    /// exactly once: out of the cache or live.
+    fn publish_cached(
+        &self,
+        app: &App,
+        key: KeyRef<'_>,
+        publication: &Publication<'_>,
+    ) -> Result<(), Overloaded> {
+        let mut stripe = self.channels.stripe(key);
+        self.events.publication(key, publication)?;
+        let known = ChannelKey::new(app.num, publication.channel.clone());
+        let channel = stripe.get_or_insert_with(&known, Default::default);
+        // An old event is never left standing where a newer one finds no room: a miss is true, a stale hit is not.
+        channel.cached = None;
+        let size = publication.event.len() + publication.data_literal.len();
+        channel.cached = app.cached.reserve(size, self.max_bytes).map(|room| {
+            let event = CachedEvent {
+                name: publication.event.into(),
+                data_literal: publication.data_literal.into(),
+                expires_at_s: clock::monotonic_seconds() + self.ttl_s,
+            };
+            Remembered { event, room }
+        });
+        if channel.cached.is_none() && channel.connections == 0 {
+            stripe.remove(key);
+        }
+        Ok(())
+    }
+}
+
+impl Broker for MemoryBroker {
+    fn publish(&self, app: &App, publication: &Publication<'_>) -> Answer<Result<(), Overloaded>> {
+        let key = KeyRef::new(app.num, publication.channel.as_str());
+        let remembered = publication.origin == Origin::Api && publication.channel.kind().is_cache();
+        Answer::ready(if remembered {
+            self.publish_cached(app, key, publication)
+        } else {
+            self.events.publication(key, publication)
+        })
+    }
+
+    fn cached(&self, app: &App, channel: &ChannelName) -> Answer<Option<CachedEvent>> {
+        let key = KeyRef::new(app.num, channel.as_str());
+        let now_s = clock::monotonic_seconds();
+        let stripe = self.channels.stripe(key);
+        let cached = stripe.get(key).and_then(|channel| channel.cached.as_ref());
+        Answer::ready(
+            cached
+                .map(|cached| cached.event.clone())
+                .filter(|event| event.expires_at_s > now_s),
+        )
+    }
+
+    fn tick(&self) {
+        // One stripe a second: an expired event is invisible at once and its memory is back within about a minute.
+        let turn = self.sweep.fetch_add(1, Ordering::Relaxed);
+        let now_s = clock::monotonic_seconds();
+        self.channels.stripe_number(turn).retain(|_, channel| {
+            channel
+                .cached
+                .take_if(|cached| cached.event.expires_at_s <= now_s);
+            channel.connections > 0 || channel.cached.is_some()
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract;
+    use super::*;
+
+    #[actix_rt::test]
+    async fn the_memory_broker_keeps_the_contract() {
+        contract::run(|events| {
+            let section = CacheSection {
+                ttl: std::time::Duration::from_mins(30),
+                max_bytes: 1000,
+            };
+            Arc::new(MemoryBroker::new(Arc::default(), events, &section))
+        })
+        .await;
+    }
+}

@@ -1,0 +1,370 @@
+//! One connection's rules: what a message means and what follows from it.
+//!
+//! A state machine that performs nothing. The shard feeds it messages and carries out the [`Effect`]s, so that every
+//! rule can be tested without a socket, a clock or a store.
+
+use std::borrow::Cow;
+use std::mem;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use dunlin_protocol::names::{BadChannelName, ChannelName, SocketId, UserId, is_event_name};
+use dunlin_protocol::pusher::codes::CloseCode;
+use dunlin_protocol::pusher::incoming::ClientMessage;
+use dunlin_protocol::pusher::outgoing;
+use dunlin_protocol::pusher::presence::{PresenceMember, SignedInUser};
+use serde_json::value::RawValue;
+
+use crate::apps::App;
+use crate::apps::limits::LocalRate;
+use crate::auth::channel::{self, BadToken};
+use crate::presence::JoinRefusal;
+
+/// What a connection is and remembers.
+#[derive(Debug)]
+pub struct Session {
+    pub app: Arc<App>,
+    pub socket_id: SocketId,
+    user: Option<Box<SignedIn>>,
+    /// Signed in, or in a channel that needs authorization.
+    is_authorized: bool,
+    client_events: LocalRate,
+}
+
+/// As whom a connection signed in.
+#[derive(Debug)]
+struct SignedIn {
+    user: SignedInUser,
+    watchlist: Arc<[UserId]>,
+}
+
+/// How far this connection is with a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// Asked for; the answer is on its way.
+    Pending,
+    /// In it; on a presence channel, as this user.
+    Joined { user_id: Option<UserId> },
+}
+
+/// The connection's subscriptions, which the shard keeps.
+pub trait Subscriptions {
+    fn find(&self, channel: &str) -> Option<Subscription>;
+    fn count(&self) -> usize;
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    Nothing,
+    /// One or more frames for this connection.
+    Reply(Bytes),
+    Join {
+        channel: ChannelName,
+        member: Option<PresenceMember>,
+    },
+    Leave {
+        channel: ChannelName,
+    },
+    Publish {
+        channel: ChannelName,
+        event: String,
+        data_literal: String,
+        user_id: Option<UserId>,
+    },
+    SignIn {
+        reply: Bytes,
+        user_id: UserId,
+        watchlist: Arc<[UserId]>,
+    },
+    /// The message depends on an answer that is on its way: give it again afterwards.
+    Wait,
+    Close {
+        code: CloseCode,
+        message: Cow<'static, str>,
+    },
+}
+
+fn error(message: &str) -> Effect {
+    Effect::Reply(outgoing::error(None, message))
+}
+
+fn error_with(code: CloseCode) -> Effect {
+    Effect::Reply(outgoing::error(Some(code.code()), code.message()))
+}
+
+/// Why a subscription failed, in the two shapes that clients understand: the general error, on which the .NET client
+/// acts, then the event on the channel, which pusher-js hands to the application.
+fn refused(channel: &str, kind: &str, code: Option<CloseCode>, message: &str, status: u16) -> Bytes {
+    let general = outgoing::error(code.map(CloseCode::code), message);
+    let specific = outgoing::subscription_error(channel, kind, message, status);
+    let mut both = BytesMut::with_capacity(general.len() + specific.len());
+    both.extend_from_slice(&general);
+    both.extend_from_slice(&specific);
+    both.freeze()
+}
+
+/// The frames that tell of a refused join.
+pub fn join_refused(channel: &ChannelName, refusal: JoinRefusal) -> Bytes {
+    match refusal {
+        JoinRefusal::Full { .. } => {
+            refused(channel.as_str(), "LimitReached", None, &refusal.to_string(), 403)
+        }
+    }
+}
+
+impl Session {
+    pub fn new(app: Arc<App>, socket_id: SocketId) -> Self {
+        Self {
+            app,
+            socket_id,
+            user: None,
+            is_authorized: false,
+            client_events: LocalRate::default(),
+        }
+    }
+
+    pub fn is_authorized(&self) -> bool {
+        self.is_authorized
+    }
+
+    fn user(&self) -> Option<&SignedInUser> {
+        self.user.as_deref().map(|signed_in| &signed_in.user)
+    }
+
+    /// Forgets the user; who it was and whom it watched.
+    pub fn sign_out(&mut self) -> Option<(UserId, Arc<[UserId]>)> {
+        self.user
+            .take()
+            .map(|signed_in| (signed_in.user.id, signed_in.watchlist))
+    }
+
+    /// Decides about one message.
+    pub fn on_message(&mut self, text: &str, subscriptions: &impl Subscriptions, now_nanos: u64) -> Effect {
+        match ClientMessage::parse(text) {
+            Err(bad) => error(&bad.to_string()),
+            Ok(ClientMessage::Ping) => Effect::Reply(outgoing::pong()),
+            Ok(ClientMessage::Pong) => Effect::Nothing,
+            Ok(ClientMessage::Subscribe {
+                channel,
+                auth,
+                channel_data,
+            }) => self.subscribe(&channel, auth.as_deref(), channel_data.as_deref(), subscriptions),
+            Ok(ClientMessage::Unsubscribe { channel }) => unsubscribe(&channel, subscriptions),
+            Ok(ClientMessage::SignIn { auth, user_data }) => self.sign_in(&auth, &user_data),
+            Ok(ClientMessage::ClientEvent { event, channel, data }) => {
+                self.client_event(&event, channel.as_deref(), data, subscriptions, now_nanos)
+            }
+            Ok(ClientMessage::Unsupported { event }) => {
+                let event: String = event.chars().take(200).collect();
+                error(&format!("Unsupported event received on socket: {event}"))
+            }
+        }
+    }
+
+    fn subscribe(
+        &mut self,
+        name: &str,
+        auth: Option<&str>,
+        data: Option<&str>,
+        subscriptions: &impl Subscriptions,
+    ) -> Effect {
+        let channel = match self.channel_name(name) {
+            Ok(channel) => channel,
+            Err(message) => {
+                let shown: String = name.chars().take(200).collect();
+                return Effect::Reply(refused(&shown, "ServerError", None, &message, 400));
+            }
+        };
+        if subscriptions.find(name).is_some() {
+            return error(&format!("Existing subscription to channel {name}"));
+        }
+        let limit = self.app.limits.subscriptions_per_connection;
+        if limit != 0 && subscriptions.count() >= limit as usize {
+            let message = format!("This connection has as many subscriptions as it may: {limit}");
+            return Effect::Reply(refused(name, "LimitReached", None, &message, 403));
+        }
+        if let Err(refusal) = self.may_join(&channel, auth, data) {
+            return Effect::Reply(refusal);
+        }
+        match self.member(&channel, data) {
+            Ok(member) => Effect::Join { channel, member },
+            Err(message) => Effect::Reply(refused(name, "AuthError", None, &message, 400)),
+        }
+    }
+
+    fn channel_name(&self, name: &str) -> Result<ChannelName, String> {
+        let limit = self.app.limits.channel_name_length;
+        if limit != 0 && name.chars().count() > limit {
+            return Err(format!("Invalid channel name: longer than {limit} characters"));
+        }
+        name.parse()
+            .map_err(|error: BadChannelName| format!("Invalid channel name: {error}"))
+    }
+
+    fn may_join(&self, channel: &ChannelName, auth: Option<&str>, data: Option<&str>) -> Result<(), Bytes> {
+        let name = channel.as_str();
+        let denied = |code, message: &str| refused(name, "AuthError", code, message, 401);
+        if let Some(owner) = channel.server_to_user_id() {
+            return match self.user() {
+                Some(user) if user.id.as_str() == owner => Ok(()),
+                _ => Err(denied(
+                    Some(CloseCode::Unauthorized),
+                    "Only a connection that signed in as this user may subscribe",
+                )),
+            };
+        }
+        if !channel.kind().needs_auth() {
+            return Ok(());
+        }
+        channel::may_join(&self.app, self.socket_id, name, auth, data).map_err(|bad| {
+            let code = (bad == BadToken::Missing).then_some(CloseCode::Unauthorized);
+            denied(code, &bad.to_string())
+        })
+    }
+
+    /// As whom the connection will be in a presence channel: the signed data, or else the user who signed in.
+    fn member(&self, channel: &ChannelName, data: Option<&str>) -> Result<Option<PresenceMember>, String> {
+        if !channel.kind().is_presence() {
+            return Ok(None);
+        }
+        let limit = match self.app.limits.presence_info_bytes {
+            0 => usize::MAX,
+            limit => limit,
+        };
+        let member = match (data, self.user()) {
+            (Some(data), _) => PresenceMember::parse(data, limit),
+            (None, Some(user)) => user.to_presence_member(limit),
+            (None, None) => return Err("Missing parameter: data.channel_data".to_owned()),
+        };
+        member.map(Some).map_err(|bad| bad.to_string())
+    }
+
+    /// Notes that the connection got into a channel that it had to be authorized for.
+    pub fn joined(&mut self, channel: &ChannelName) {
+        self.is_authorized |= channel.kind().needs_auth();
+    }
+
+    fn sign_in(&mut self, auth: &str, user_data: &str) -> Effect {
+        let denied = |message: String| Effect::Close {
+            code: CloseCode::Unauthorized,
+            message: message.into(),
+        };
+        if let Err(bad) = channel::may_sign_in(&self.app, self.socket_id, auth, user_data) {
+            return denied(bad.to_string());
+        }
+        let mut user = match SignedInUser::parse(user_data) {
+            Ok(user) => user,
+            Err(bad) => return denied(bad.to_string()),
+        };
+        let success = outgoing::signin_success(user_data);
+        match self.user() {
+            Some(current) if current.id == user.id => return Effect::Reply(success),
+            Some(_) => return error("This connection is signed in as another user already"),
+            None => {}
+        }
+        let limit = match self.app.limits.watchlist {
+            0 => usize::MAX,
+            limit => limit as usize,
+        };
+        let watched = if self.app.watchlist {
+            mem::take(&mut user.watchlist)
+        } else {
+            Vec::new()
+        };
+        let mut reply = BytesMut::from(&success[..]);
+        if self.app.watchlist && (user.watchlist_truncated || watched.len() > limit) {
+            let kept = limit.min(watched.len());
+            let message = format!("Watchlist limit exceeded. Only the first {kept} user IDs are accepted.");
+            reply.extend_from_slice(&outgoing::error(Some(CloseCode::WatchlistLimit.code()), &message));
+        }
+        let watchlist: Arc<[UserId]> = watched.into_iter().take(limit).collect();
+        let user_id = user.id.clone();
+        self.user = Some(Box::new(SignedIn {
+            user,
+            watchlist: Arc::clone(&watchlist),
+        }));
+        self.is_authorized = true;
+        Effect::SignIn {
+            reply: reply.freeze(),
+            user_id,
+            watchlist,
+        }
+    }
+
+    fn client_event(
+        &mut self,
+        event: &str,
+        channel: Option<&str>,
+        data: Option<&RawValue>,
+        subscriptions: &impl Subscriptions,
+        now_nanos: u64,
+    ) -> Effect {
+        let (Some(name), Some(data)) = (channel, data) else {
+            return error("Invalid client event (must contain channel and data)");
+        };
+        if !self.app.client_events {
+            return error(
+                "To send client events, you must enable this feature in the Settings page of your dashboard.",
+            );
+        }
+        let Ok(channel) = name.parse::<ChannelName>() else {
+            return error("Invalid client event (invalid channel name)");
+        };
+        if !channel.kind().allows_client_events() {
+            return error("Client event rejected - only supported on private and presence channels");
+        }
+        let user_id = match subscriptions.find(name) {
+            Some(Subscription::Joined { user_id }) => user_id,
+            Some(Subscription::Pending) => return Effect::Wait,
+            None => {
+                return error(&format!(
+                    "Cannot broadcast client event (connection not subscribed to channel {name})"
+                ));
+            }
+        };
+        if !self
+            .client_events
+            .take(self.app.limits.client_events_per_second, now_nanos)
+        {
+            return error_with(CloseCode::ClientEventRate);
+        }
+        let limit = self.app.limits.event_name_length;
+        if !is_event_name(event) || (limit != 0 && event.chars().count() > limit) {
+            return error(&format!(
+                "Invalid client event (the name is longer than {limit} characters)"
+            ));
+        }
+        let data_literal = outgoing::to_string_literal(data);
+        let limit = self.app.limits.payload_bytes;
+        if limit != 0 && text_bytes(&data_literal) > limit {
+            return error(&format!(
+                "The data content of this event exceeds the allowed maximum ({limit} bytes)"
+            ));
+        }
+        Effect::Publish {
+            channel,
+            event: event.to_owned(),
+            data_literal: data_literal.into_owned(),
+            user_id,
+        }
+    }
+}
+
+/// The bytes of the text that a JSON string literal stands for.
+fn text_bytes(literal: &str) -> usize {
+    serde_json::from_str::<Cow<'_, str>>(literal).map_or(literal.len(), |text| text.len())
+}
+
+fn unsubscribe(name: &str, subscriptions: &impl Subscriptions) -> Effect {
+    match (subscriptions.find(name), name.parse()) {
+        (Some(Subscription::Joined { .. }), Ok(channel)) => Effect::Leave { channel },
+        (Some(Subscription::Pending), Ok(_)) => Effect::Wait,
+        _ => {
+            let name: String = name.chars().take(200).collect();
+            error(&format!(
+                "No current subscription to channel {name}, or subscription in progress"
+            ))
+        }
+    }
+}

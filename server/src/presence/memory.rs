@@ -1,0 +1,306 @@
+//! Presence of a single node.
+
+use std::collections::HashSet;
+use std::collections::btree_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dunlin_protocol::names::{ChannelName, UserId};
+use dunlin_protocol::pusher::outgoing::{MemberFragment, PresenceList};
+
+use super::users::Users;
+use super::{
+    Announcement, Cache, Join, JoinRefusal, Joined, Leave, Occupancy, Presence, PresenceEvents, SignIn,
+};
+use crate::answer::Answer;
+use crate::apps::App;
+use crate::clock;
+use crate::storage::keys::{ChannelKey, KeyRef};
+use crate::storage::memory::{Channel, Channels, Member};
+use crate::webhooks::outbox::{ChannelEvent, Outbox};
+
+/// How often the subscribers of a channel are told their number.
+#[derive(Clone, Copy, Debug)]
+pub struct CountThrottle {
+    /// Up to this many subscribers, at every change.
+    pub above: u32,
+    /// Beyond, at most once in this time, and only when something changed.
+    pub every: Duration,
+}
+
+pub struct MemoryPresence {
+    channels: Arc<Channels>,
+    events: Arc<dyn PresenceEvents>,
+    outbox: Arc<dyn Outbox>,
+    throttle: CountThrottle,
+    users: Users,
+    /// Channels whose count is owed to their subscribers.
+    owed: Mutex<HashSet<Owed>>,
+}
+
+/// A channel in the set of those that are owed something, found by identity: its key lives as long as it is in there.
+#[derive(Debug)]
+struct Owed(Arc<ChannelKey>, Arc<App>);
+
+impl PartialEq for Owed {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.app() == other.0.app() && self.0.name() == other.0.name()
+    }
+}
+
+impl Eq for Owed {}
+
+impl std::hash::Hash for Owed {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.0.app(), self.0.name()).hash(state);
+    }
+}
+
+impl MemoryPresence {
+    pub fn new(
+        channels: Arc<Channels>,
+        events: Arc<dyn PresenceEvents>,
+        outbox: Arc<dyn Outbox>,
+        throttle: CountThrottle,
+    ) -> Self {
+        Self {
+            channels,
+            users: Users::new(Arc::clone(&events)),
+            events,
+            outbox,
+            throttle,
+            owed: Mutex::default(),
+        }
+    }
+
+    /// Tells the outside, unless the channel is nobody's business but the platform's.
+    fn record(&self, app: &App, channel: &ChannelName, event: ChannelEvent) {
+        if !channel.kind().is_user() {
+            self.outbox.append(&app.id, channel, event);
+        }
+    }
+
+    /// Puts the member into the channel.
+    ///
+    /// # Errors
+    /// The channel has all the distinct users it may have.
+    fn add_member(&self, join: &Join, channel: &mut Channel) -> Result<Option<PresenceList>, JoinRefusal> {
+        let Some(member) = &join.member else {
+            return Ok(None);
+        };
+        let limit = join.app.limits.presence_members;
+        let full = limit != 0 && channel.members.len() >= limit as usize;
+        match channel.members.entry(member.user_id.clone()) {
+            Entry::Occupied(mut present) => present.get_mut().connections += 1,
+            Entry::Vacant(_) if full => return Err(JoinRefusal::Full { limit }),
+            Entry::Vacant(place) => {
+                let fragment = MemberFragment::new(member.user_id.clone(), member.user_info.as_deref());
+                // The joiner is not in its worker's list yet, so this reaches the others only.
+                self.events
+                    .announce(&join.channel, &Announcement::MemberAdded(&fragment));
+                place.insert(Member {
+                    fragment,
+                    connections: 1,
+                });
+                let event = ChannelEvent::MemberAdded {
+                    user_id: member.user_id.clone(),
+                };
+                self.record(&join.app, join.channel.name(), event);
+            }
+        }
+        Ok(Some(PresenceList::of(
+            channel.members.values().map(|member| &member.fragment),
+        )))
+    }
+
+    fn cache(&self, join: &Join, channel: &Channel) -> Cache {
+        if !join.channel.name().kind().is_cache() {
+            return Cache::None;
+        }
+        let now_s = clock::monotonic_seconds();
+        match &channel.cached {
+            Some(cached) if cached.event.expires_at_s > now_s => Cache::Hit(cached.event.clone()),
+            _ => {
+                self.record(&join.app, join.channel.name(), ChannelEvent::CacheMiss);
+                Cache::Miss
+            }
+        }
+    }
+
+    /// Tells the subscribers how many they are, now or when the throttle allows.
+    fn count_changed(&self, app: &Arc<App>, key: &Arc<ChannelKey>, channel: &mut Channel) {
+        let kind = key.name().kind();
+        if !app.subscription_count || kind.is_presence() || kind.is_user() || channel.connections == 0 {
+            return;
+        }
+        let now = clock::monotonic_nanos();
+        let every = u64::try_from(self.throttle.every.as_nanos()).unwrap_or(u64::MAX);
+        if channel.connections > self.throttle.above
+            && now < channel.count.sent_at_nanos.saturating_add(every)
+        {
+            if !channel.count.owed {
+                channel.count.owed = true;
+                self.owed().insert(Owed(Arc::clone(key), Arc::clone(app)));
+            }
+            return;
+        }
+        channel.count.owed = false;
+        channel.count.sent_at_nanos = now;
+        self.events
+            .announce(key, &Announcement::SubscriptionCount(channel.connections));
+        self.record(
+            app,
+            key.name(),
+            ChannelEvent::SubscriptionCount {
+                count: channel.connections,
+            },
+        );
+    }
+
+    fn owed(&self) -> std::sync::MutexGuard<'_, HashSet<Owed>> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read<T: Default>(&self, app: &App, channel: &ChannelName, read: impl FnOnce(&Channel) -> T) -> T {
+        let key = KeyRef::new(app.num, channel.as_str());
+        self.channels.stripe(key).get(key).map(read).unwrap_or_default()
+    }
+}
+
+fn occupancy(channel: &Channel) -> Occupancy {
+    Occupancy {
+        connections: channel.connections,
+        users: u32::try_from(channel.members.len()).unwrap_or(u32::MAX),
+    }
+}
+
+impl Presence for MemoryPresence {
+    fn join(&self, join: Join) {
+        let key = join.channel.borrowed();
+        let mut stripe = self.channels.stripe(key);
+        let channel = stripe.get_or_insert_with(&join.channel, Default::default);
+        if channel.connections == 0 && !join.channel.name().kind().is_user() {
+            self.channels.mark_occupied(&join.channel);
+            self.record(&join.app, join.channel.name(), ChannelEvent::Occupied);
+        }
+        let answer = self.add_member(&join, channel).map(|members| {
+            channel.connections += 1;
+            let user_id = join.member.as_ref().map(|member| member.user_id.clone());
+            Joined {
+                members,
+                cache: self.cache(&join, channel),
+                user_id,
+            }
+        });
+        // A refused join cannot be the first: somebody else fills the channel.
+        let joined = answer.is_ok();
+        self.events
+            .joined(join.connection, &join.channel, &join.app, answer);
+        if joined {
+            self.count_changed(&join.app, &join.channel, channel);
+        }
+    }
+
+    fn leave(&self, leave: Leave) {
+        let key = leave.channel.borrowed();
+        let mut stripe = self.channels.stripe(key);
+        let Some(channel) = stripe.get_mut(key) else {
+            return;
+        };
+        channel.connections = channel.connections.saturating_sub(1);
+        if let Some(user_id) = leave.user_id
+            && let Entry::Occupied(mut member) = channel.members.entry(user_id)
+        {
+            member.get_mut().connections -= 1;
+            if member.get().connections == 0 {
+                let (user_id, _) = member.remove_entry();
+                self.events
+                    .announce(&leave.channel, &Announcement::MemberRemoved(&user_id));
+                self.record(
+                    &leave.app,
+                    leave.channel.name(),
+                    ChannelEvent::MemberRemoved { user_id },
+                );
+            }
+        }
+        self.count_changed(&leave.app, &leave.channel, channel);
+        if channel.connections == 0 {
+            if !leave.channel.name().kind().is_user() {
+                self.channels.mark_vacated(&leave.channel);
+                self.record(&leave.app, leave.channel.name(), ChannelEvent::Vacated);
+            }
+            channel.count = Default::default();
+            if channel.cached.is_none() {
+                stripe.remove(key);
+            }
+        }
+    }
+
+    fn sign_in(&self, sign_in: &SignIn) {
+        self.users.sign_in(sign_in);
+    }
+
+    fn sign_out(&self, sign_in: &SignIn) {
+        self.users.sign_out(sign_in);
+    }
+
+    fn occupancy(&self, app: &App, channel: &ChannelName) -> Answer<Occupancy> {
+        Answer::ready(self.read(app, channel, occupancy))
+    }
+
+    fn channels(
+        &self,
+        app: &App,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Answer<Vec<(ChannelName, Occupancy)>> {
+        let names = self.channels.occupied(app.num, prefix, after, limit);
+        let read = |name: ChannelName| {
+            let occupancy = self.read(app, &name, occupancy);
+            (name, occupancy)
+        };
+        Answer::ready(names.into_iter().map(read).collect())
+    }
+
+    fn users(&self, app: &App, channel: &ChannelName) -> Answer<Vec<UserId>> {
+        Answer::ready(self.read(app, channel, |channel| channel.members.keys().cloned().collect()))
+    }
+
+    fn tick(&self) {
+        let owed = std::mem::take(&mut *self.owed());
+        for Owed(key, app) in owed {
+            let mut stripe = self.channels.stripe(key.borrowed());
+            if let Some(channel) = stripe.get_mut(key.borrowed())
+                && channel.count.owed
+            {
+                channel.count.owed = false;
+                self.count_changed(&app, &key, channel);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::contract;
+    use super::*;
+    use crate::webhooks::outbox::MemoryOutbox;
+
+    #[actix_rt::test]
+    async fn memory_presence_keeps_the_contract() {
+        contract::run(|events| {
+            let throttle = CountThrottle {
+                above: 3,
+                every: Duration::ZERO,
+            };
+            Arc::new(MemoryPresence::new(
+                Arc::default(),
+                events,
+                Arc::new(MemoryOutbox::new(0)),
+                throttle,
+            ))
+        })
+        .await;
+    }
+}
