@@ -1,5 +1,6 @@
 //! A small client of the socket protocol: what official clients send, and nothing they do not.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -26,6 +27,8 @@ pub(super) struct Socket<'a> {
     activity_timeout: Duration,
     last_heard: Instant,
     is_ping_out: bool,
+    /// What came while the answer to a subscription was awaited.
+    early: VecDeque<Incoming>,
 }
 
 /// A message of the server, parsed and as it came.
@@ -122,6 +125,7 @@ impl<'a> Socket<'a> {
             activity_timeout: Duration::from_mins(2),
             last_heard: Instant::now(),
             is_ping_out: false,
+            early: VecDeque::new(),
         };
         let first = match timeout_at(deadline, socket.next()).await {
             Ok(first) => first?,
@@ -182,7 +186,7 @@ impl<'a> Socket<'a> {
         self.subscribe(channel, channel_data).await?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let Ok(message) = timeout_at(deadline, self.next()).await else {
+            let Ok(message) = timeout_at(deadline, self.receive()).await else {
                 let what = format!("no answer to the subscription to {channel} within {PATIENCE:?}");
                 return Err(CliError::TimedOut(what));
             };
@@ -194,7 +198,7 @@ impl<'a> Socket<'a> {
                 "pusher:error" | "pusher:subscription_error" => {
                     return Err(CliError::Refused(message.refusal()));
                 }
-                _ => {}
+                _ => self.early.push_back(message),
             }
         }
     }
@@ -203,6 +207,13 @@ impl<'a> Socket<'a> {
     ///
     /// Safe to drop while it waits: what was read is either returned or still in the stream.
     pub(super) async fn next(&mut self) -> Result<Incoming, CliError> {
+        match self.early.pop_front() {
+            Some(message) => Ok(message),
+            None => self.receive().await,
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Incoming, CliError> {
         loop {
             let patience = if self.is_ping_out {
                 PONG_TIMEOUT
