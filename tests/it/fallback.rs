@@ -262,7 +262,7 @@ async fn a_long_stream_is_not_ended_for_its_size() {
 
 #[tokio::test]
 async fn a_session_without_a_receiver_ends_after_its_gap() {
-    let (world, app) = World::with_config("[fallback]\nsession_gap_ms = 300");
+    let (world, app) = World::with_config("[fallback]\nsession_gap_ms = 1000");
     let mut watcher = Client::connect(&world, &app).await;
     watcher.join("presence-a", "watcher").await;
     let (mut stream, base, socket_id) = open_stream(&world, &app).await;
@@ -281,7 +281,7 @@ async fn a_session_without_a_receiver_ends_after_its_gap() {
 
 #[tokio::test]
 async fn a_heartbeat_comes_when_there_is_nothing_to_say() {
-    let (world, app) = World::with_config("[fallback]\nheartbeat_ms = 300\npoll_timeout_ms = 400");
+    let (world, app) = World::with_config("[fallback]\nheartbeat_ms = 1000\npoll_timeout_ms = 1000");
     let (mut stream, ..) = open_stream(&world, &app).await;
     assert_eq!(stream.line().await, "h");
     assert_eq!(stream.line().await, "h");

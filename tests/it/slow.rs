@@ -7,7 +7,7 @@ use crate::world::{App, DEADLINE, World};
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-const IMPATIENT: &str = "[server]\nrequest_timeout_ms = 500";
+const IMPATIENT: &str = "[server]\nrequest_timeout_ms = 1000";
 
 #[tokio::test]
 async fn an_unfinished_handshake_is_dropped() {
@@ -92,12 +92,12 @@ async fn many_unfinished_requests_do_not_slow_the_others() {
 
 #[tokio::test]
 async fn an_idle_kept_connection_is_not_answered_408() {
-    let (world, app) = World::with_config("[server]\nrequest_timeout_ms = 300\nhttp_keep_alive_ms = 5000");
+    let (world, app) = World::with_config("[server]\nrequest_timeout_ms = 1000\nhttp_keep_alive_ms = 5000");
     let mut http = Http::open(world.address).await;
     http.send(&Call::get(&app, "/channels").bytes()).await;
     http.answer().await.expect("an answer").assert(200, "channels");
     assert!(
-        !http.ends_within(Duration::from_millis(1200)).await,
+        !http.ends_within(Duration::from_millis(1800)).await,
         "ended while it was kept"
     );
     http.send(&Call::get(&app, "/channels").bytes()).await;
@@ -191,7 +191,7 @@ async fn subscribers_that_never_read_are_cut_and_the_others_miss_nothing() {
 async fn a_peer_that_accepts_nothing_is_cut_in_time_even_below_the_bound() {
     let app = App::counting(1);
     let world = World::builder()
-        .config("[sockets]\noutbox_bytes = 67108864\nwrite_stall_ms = 500")
+        .config("[sockets]\noutbox_bytes = 67108864\nwrite_stall_ms = 1000")
         .app(&app)
         .start();
     let mut healthy = Client::connect(&world, &app).await;

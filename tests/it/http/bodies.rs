@@ -197,3 +197,18 @@ async fn the_size_of_data_is_a_setting_of_the_app() {
         .await
         .assert(413, "(20 bytes)");
 }
+
+#[tokio::test]
+async fn a_compressed_body_is_not_inflated() {
+    let (world, app) = shared();
+    // What gzip makes of a few thousand spaces, and of nothing.
+    for body in [
+        &b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xed\xc1\x01\r\0\0\0\xc2\xa0\xf7Om\x0e7\xa0"[..],
+        b"\x1f\x8b\x08\0\0\0\0\0\0\x03",
+    ] {
+        let call = Call::post_bytes(&app, "/events", body).header("Content-Encoding", "gzip");
+        let answer = call.send(world).await;
+        assert!([400, 415].contains(&answer.status), "{}", answer.status);
+    }
+    still_works(world, &app).await;
+}

@@ -118,12 +118,11 @@ async fn parameters_of_an_event_may_come_in_the_query() {
     let (world, app) = shared_counting();
     let mut client = Client::connect(world, &app).await;
     client.join("presence-a", "u").await;
-    let call = Call::post(
-        &app,
-        "/events",
-        &json!({ "channels": ["presence-a"], "data": "x" }),
-    )
-    .param("name", "e");
+    let call = Call::post_bytes(&app, "/events", "")
+        .param("name", "e")
+        .also("channels[]", "presence-a")
+        .also("channels[]", "pub")
+        .param("data", "x");
     call.send(world).await.assert(200, "{}");
     client.expect_on("presence-a", "e").await;
 }

@@ -2,8 +2,9 @@
 
 use crate::client::Client;
 use crate::request::Call;
-use crate::world::{shared, shared_counting};
+use crate::world::{DEADLINE, World, shared, shared_counting};
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 
 fn event(name: &str) -> Value {
     json!({ "name": name, "channels": ["presence-a"], "data": "x", "info": "subscription_count" })
@@ -141,4 +142,43 @@ async fn repeats_at_the_same_time_are_delivered_once() {
     );
     client.expect("e").await;
     client.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_key_is_forgotten_after_its_time() {
+    let (world, app) = World::with_config("[idempotency]\nttl_s = 1");
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let event = json!({ "name": "e", "channels": ["pub"], "data": "x" });
+    let start = Instant::now();
+    let mut deliveries = 0;
+    while deliveries < 2 {
+        Call::post(&app, "/events", &event)
+            .header("Idempotency-Key", "k")
+            .send(&world)
+            .await
+            .assert(200, "{}");
+        while client.next_within(Duration::from_millis(50)).await.is_some() {
+            deliveries += 1;
+        }
+        assert!(start.elapsed() < DEADLINE, "never delivered again");
+    }
+    assert!(
+        start.elapsed() > Duration::from_millis(900),
+        "delivered again after {:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_key_that_cannot_be_kept_is_refused() {
+    let (world, app) = shared();
+    let event = json!({ "name": "e", "channels": ["pub"], "data": "x" });
+    for key in [String::new(), "k".repeat(256), "k".repeat(5000)] {
+        let answer = Call::post(&app, "/events", &event)
+            .header("Idempotency-Key", &key)
+            .send(world)
+            .await;
+        assert_eq!(answer.status, 400, "{} characters", key.len());
+    }
 }

