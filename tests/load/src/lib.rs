@@ -36,6 +36,9 @@ pub use target::{Node, Target};
 
 use anyhow::Result;
 
+/// Two measurements of the floor that differ by more than this share of it tell of a machine that did other work.
+const UNQUIET: f64 = 0.25;
+
 /// Runs one scenario against a server that is already up, with the floor measured before and after.
 ///
 /// It takes the CPU of one core for [`Effort::measure`] and some seconds more.
@@ -108,6 +111,13 @@ pub fn run(target: &Target, name: &str, scenario: &Scenario, effort: &Effort) ->
     };
     wire.hang_up_all();
     name.clone_into(&mut report.scenario);
-    report.f1_us = f64::midpoint(floor_before, floor::measure(effort.floor_rounds)?);
+    let floor_after = floor::measure(effort.floor_rounds)?;
+    report.f1_us = f64::midpoint(floor_before, floor_after);
+    if (floor_before - floor_after).abs() > UNQUIET * report.f1_us {
+        report.remarks.push(format!(
+            "the machine was not quiet: F1 was {floor_before:.1} µs before and {floor_after:.1} µs after, so the \
+             multiples are rough"
+        ));
+    }
     Ok(report)
 }
