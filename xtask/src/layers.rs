@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -173,9 +173,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         return Ok(());
     }
     let layers = select(args)?;
+    let target = target_dir()?;
+    let binary = build_server(&target)?;
     let mut runner = Runner {
-        target: target_dir()?,
-        binary: None,
+        target,
+        binary,
         prepared: HashSet::new(),
     };
     let mut total = Tally::default();
@@ -218,8 +220,8 @@ fn select(names: &[String]) -> Result<Vec<&'static Layer>> {
 
 struct Runner {
     target: PathBuf,
-    /// The server, once it is built.
-    binary: Option<PathBuf>,
+    /// The server, built in the profile that the tests are built in.
+    binary: PathBuf,
     /// Folders of clients whose libraries are installed.
     prepared: HashSet<&'static str>,
 }
@@ -240,10 +242,12 @@ impl Runner {
         }
     }
 
-    fn run_cargo(&mut self, args: &[&str]) -> Result<Tally> {
-        let binary = self.server()?;
+    fn run_cargo(&self, args: &[&str]) -> Result<Tally> {
         let mut command = cargo();
-        command.args(args).arg("--no-fail-fast").env("DUNLIN_BIN", binary);
+        command
+            .args(args)
+            .arg("--no-fail-fast")
+            .env("DUNLIN_BIN", &self.binary);
         watch(command, CARGO_LIMIT, cargo_verdict)
     }
 
@@ -255,7 +259,6 @@ impl Runner {
         run: &[&str],
         serves: Serves,
     ) -> Result<Tally> {
-        let binary = self.server()?;
         let scratch = self.target.join("clients");
         let venv = scratch.join("python");
         let here = root().join("tests/clients").join(folder);
@@ -278,8 +281,8 @@ impl Runner {
         }
         let own = scratch.join(name);
         let mut server = match serves {
-            Serves::Apps => Server::start(&binary, &own)?,
-            Serves::Nothing => Server::start_bare(&binary, &own)?,
+            Serves::Apps => Server::start(&self.binary, &own)?,
+            Serves::Nothing => Server::start_bare(&self.binary, &own)?,
         };
         let mut suite = command(run)?;
         suite.envs(server.environment()).env("DUNLIN_TEST_SCRATCH", &own);
@@ -290,22 +293,16 @@ impl Runner {
         }
         Ok(tally)
     }
+}
 
-    /// The server's binary, built once, in the profile that the tests are built in.
-    fn server(&mut self) -> Result<PathBuf> {
-        if let Some(binary) = &self.binary {
-            return Ok(binary.clone());
-        }
-        // The whole workspace is selected so that dependencies get the same features as in `cargo test --workspace`.
-        succeed(
-            cargo()
-                .args(["build", "--workspace", "--bin", "dunlin", "--target-dir"])
-                .arg(&self.target),
-        )?;
-        let binary = self.target.join("debug/dunlin");
-        self.binary = Some(binary.clone());
-        Ok(binary)
-    }
+fn build_server(target: &Path) -> Result<PathBuf> {
+    // The whole workspace is selected so that dependencies get the same features as in `cargo test --workspace`.
+    succeed(
+        cargo()
+            .args(["build", "--workspace", "--bin", "dunlin", "--target-dir"])
+            .arg(target),
+    )?;
+    Ok(target.join("debug/dunlin"))
 }
 
 fn succeed(command: &mut Command) -> Result<()> {
