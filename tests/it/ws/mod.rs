@@ -27,8 +27,10 @@ enum Expect {
     Errors(usize),
     /// Nothing at all.
     Nothing,
-    /// A close frame with one of these codes, and the end of the connection.
+    /// A close frame with one of these codes, and the end of the connection once it was answered.
     Close(&'static [u16]),
+    /// The case itself closes; the answer has one of these codes, and the connection ends at once.
+    Closed(&'static [u16]),
 }
 
 /// One row of a table.
@@ -122,7 +124,8 @@ async fn check(world: &World, app: &App, case: &Case) -> Result<(), String> {
         Expect::PusherPongs(count) => vec![Want::Message("pusher:pong"); *count],
         Expect::Errors(count) => vec![Want::Message("pusher:error"); *count],
         Expect::Nothing => Vec::new(),
-        Expect::Close(codes) => return closes(&mut socket, &case.name, codes).await,
+        Expect::Close(codes) => return closes(&mut socket, &case.name, codes, true).await,
+        Expect::Closed(codes) => return closes(&mut socket, &case.name, codes, false).await,
     };
     want.push(Want::Message("pusher:pong"));
     socket.send_frame(&Draft::text(PUSHER_PING)).await;
@@ -136,7 +139,7 @@ async fn check(world: &World, app: &App, case: &Case) -> Result<(), String> {
 }
 
 /// Messages and pongs may precede the close frame; nothing may follow it.
-async fn closes(socket: &mut Socket, name: &str, codes: &[u16]) -> Result<(), String> {
+async fn closes(socket: &mut Socket, name: &str, codes: &[u16], answer: bool) -> Result<(), String> {
     loop {
         match socket.next_within(Duration::from_secs(5)).await {
             Seen::Frame(Frame {
@@ -147,7 +150,9 @@ async fn closes(socket: &mut Socket, name: &str, codes: &[u16]) -> Result<(), St
                 if !codes.contains(&code) {
                     return Err(format!("{name}: expected close {codes:?}, got {code}"));
                 }
-                socket.send_frame(&Draft::new(CLOSE, &frame.payload)).await;
+                if answer {
+                    socket.send_frame(&Draft::new(CLOSE, &frame.payload)).await;
+                }
                 let end = socket.next_within(Duration::from_secs(5)).await;
                 return if end == Seen::End {
                     Ok(())

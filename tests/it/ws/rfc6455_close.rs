@@ -29,13 +29,13 @@ async fn a_valid_close_code_is_answered_and_the_connection_ends() {
         cases.push(case(
             format!("close {code}"),
             &[Draft::close(code, "")],
-            Expect::Close(answers),
+            Expect::Closed(answers),
         ));
         let draft = Draft::close(code, "a reason");
         cases.push(case(
             format!("close {code} with a reason"),
             &[draft],
-            Expect::Close(answers),
+            Expect::Closed(answers),
         ));
     }
     run(cases).await;
@@ -68,13 +68,13 @@ async fn the_payload_of_a_close_is_checked() {
         case(
             "no payload",
             &[Draft::new(CLOSE, "")],
-            Expect::Close(&[1000, 1005]),
+            Expect::Closed(&[1000, 1005]),
         ),
         case("one byte", &[Draft::new(CLOSE, [3])], Expect::Close(&[1002])),
         case(
             "a reason of 123 bytes",
             &[Draft::close(1000, "r".repeat(123))],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
         case(
             "a reason of 124 bytes",
@@ -84,7 +84,7 @@ async fn the_payload_of_a_close_is_checked() {
         case(
             "a reason of several alphabets",
             &[Draft::close(1000, "tschüß 日本")],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
         case(
             "a reason that is not UTF-8",
@@ -113,32 +113,32 @@ async fn whatever_follows_a_close_is_ignored() {
         case(
             "a message",
             &[close.clone(), Draft::text(PUSHER_PING)],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
         case(
             "a ping",
             &[close.clone(), Draft::ping("x")],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
         case(
             "another close",
             &[close.clone(), Draft::close(1001, "")],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
         case(
             "a broken frame",
             &[close.clone(), Draft::text("x").reserved(7)],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
         raw(
             "a message in the same segment",
             together(&[close.clone(), Draft::text(PUSHER_PING)]),
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
         raw(
             "garbage in the same segment",
             vec![[close.bytes(), vec![0xff; 500]].concat()],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
     ])
     .await;

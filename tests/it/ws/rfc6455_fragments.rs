@@ -87,7 +87,7 @@ async fn control_frames_may_come_between_fragments() {
         case(
             "close between",
             &[first, Draft::close(1000, "bye"), second],
-            Expect::Close(&[1000]),
+            Expect::Closed(&[1000]),
         ),
     ];
     // A Pusher pong is a message that nobody answers, so that only the WebSocket pongs come.
