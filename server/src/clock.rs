@@ -32,6 +32,11 @@ pub fn monotonic_nanos() -> u64 {
     u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Seconds since the process began, with their fraction. For people and metrics.
+pub fn monotonic_seconds_exact() -> f64 {
+    START.elapsed().as_secs_f64()
+}
+
 /// Whole seconds since the process began; never goes back. For coarse timers, where a connection
 /// keeps several of them and four bytes each are enough.
 pub fn monotonic_seconds() -> u32 {

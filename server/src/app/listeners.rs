@@ -1,4 +1,4 @@
-//! The port of sockets and HTTP API: what every worker does with a new TCP connection.
+//! The ports of sockets and HTTP API, plain and with TLS: what every worker does with a new TCP connection.
 
 use std::cell::{OnceCell, RefCell};
 use std::io;
@@ -6,22 +6,24 @@ use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use actix_http::{HttpService, KeepAlive};
+use actix_http::{HttpServiceBuilder, KeepAlive, Request, TlsAcceptorConfig};
 use actix_server::ServerBuilder;
-use actix_service::{IntoServiceFactory as _, ServiceFactory as _, fn_factory, fn_service, map_config};
+use actix_service::{IntoServiceFactory as _, ServiceFactory, fn_factory, fn_service, map_config};
+use actix_tls::accept::max_concurrent_tls_connect;
 use actix_web::body::BoxBody;
 use actix_web::dev::AppConfig;
 use actix_web::{App as Routes, HttpResponse, web};
 use bytes::BytesMut;
-use tokio::net::{TcpSocket, TcpStream};
+use rustls::ServerConfig;
+use tokio::net::TcpSocket;
 
 use crate::api::{Api, front::Front, health, pusher};
 use crate::apps::Apps;
 use crate::config::{ServerSection, SocketsSection};
 use crate::hub::shard::Shard;
 use crate::hub::{Hub, Services, pump};
-use crate::transports::Worker;
 use crate::transports::ws::upgrade;
+use crate::transports::{Encrypted, Worker};
 
 /// What every worker is built from.
 #[derive(Clone)]
@@ -91,39 +93,87 @@ fn routes(config: &mut web::ServiceConfig) {
 pub fn plain(builder: ServerBuilder, listener: TcpListener, parts: &Parts) -> io::Result<ServerBuilder> {
     let parts = parts.clone();
     builder.listen("sockets", listener, move || {
-        let for_upgrades = parts.clone();
-        let upgrades = fn_factory(move || {
-            let worker = worker(&for_upgrades);
-            async move {
-                Ok::<_, ()>(fn_service(
-                    move |(request, framed): (actix_http::Request, upgrade::Framed<TcpStream>)| {
-                        let done = upgrade::take_over(&worker, &request, framed);
-                        async move { done.map_err(actix_web::Error::from) }
-                    },
-                ))
-            }
-        });
-        HttpService::build()
-            .client_request_timeout(parts.server.request_timeout)
-            .keep_alive(KeepAlive::Timeout(parts.server.http_keep_alive))
-            .tcp_nodelay(true)
-            .upgrade(upgrades)
+        http(&parts)
+            .upgrade(upgrades(parts.clone()))
             .finish(front(parts.clone()))
             .tcp()
+    })
+}
+
+/// Adds the port with TLS. It serves what the plain one does, on the same workers.
+///
+/// # Errors
+/// The listener cannot be used.
+pub fn tls(
+    builder: ServerBuilder,
+    listener: TcpListener,
+    parts: &Parts,
+    config: &ServerConfig,
+) -> io::Result<ServerBuilder> {
+    // A worker with this many handshakes under way would accept nothing more, on the plain port neither. Each has its
+    // own deadline, and open files are the bound.
+    max_concurrent_tls_connect(usize::MAX >> 1);
+    let (parts, config) = (parts.clone(), config.clone());
+    builder.listen("sockets with TLS", listener, move || {
+        let acceptor = TlsAcceptorConfig::default().handshake_timeout(parts.server.request_timeout);
+        http(&parts)
+            .on_connect_ext(|_, data| {
+                data.insert(Encrypted);
+            })
+            .upgrade(upgrades(parts.clone()))
+            .finish(front(parts.clone()))
+            .rustls_0_23_with_config(config.clone(), acceptor)
+    })
+}
+
+fn http<T, S>(parts: &Parts) -> HttpServiceBuilder<T, S>
+where
+    S: ServiceFactory<Request, Config = ()>,
+    S::Error: Into<actix_http::Response<BoxBody>> + 'static,
+    S::InitError: std::fmt::Debug,
+    <S::Service as actix_service::Service<Request>>::Future: 'static,
+{
+    HttpServiceBuilder::default()
+        .client_request_timeout(parts.server.request_timeout)
+        .keep_alive(KeepAlive::Timeout(parts.server.http_keep_alive))
+        .tcp_nodelay(true)
+}
+
+/// What takes WebSocket connections over from the HTTP service.
+fn upgrades<T: upgrade::Stream>(
+    parts: Parts,
+) -> impl ServiceFactory<
+    (Request, upgrade::Framed<T>),
+    Config = (),
+    Response = (),
+    Error = actix_web::Error,
+    InitError = (),
+    Future: 'static,
+> {
+    fn_factory(move || {
+        let worker = worker(&parts);
+        async move {
+            Ok::<_, ()>(fn_service(
+                move |(request, framed): (Request, upgrade::Framed<T>)| {
+                    let done = upgrade::take_over(&worker, &request, framed);
+                    async move { done.map_err(actix_web::Error::from) }
+                },
+            ))
+        }
     })
 }
 
 /// The HTTP side: publishing by hand, everything else by routes.
 fn front(
     parts: Parts,
-) -> impl actix_service::ServiceFactory<
-    actix_http::Request,
+) -> impl ServiceFactory<
+    Request,
     Config = (),
     Response = actix_http::Response<BoxBody>,
     Error = actix_web::Error,
     InitError = (),
     Service = impl actix_service::Service<
-        actix_http::Request,
+        Request,
         Response = actix_http::Response<BoxBody>,
         Error = actix_web::Error,
     >,

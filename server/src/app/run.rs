@@ -1,14 +1,19 @@
 //! Start, serve, drain, stop.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use actix_server::ServerHandle;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 
 use super::listeners::{self, Parts};
+use super::metrics;
 use super::telemetry;
+use super::tls::Certificate;
 use crate::api::Api;
 use crate::api::health::Readiness;
 use crate::api::pusher::idempotency::Idempotency;
@@ -38,79 +43,192 @@ pub fn serve(loaded: Loaded) -> anyhow::Result<()> {
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
-    let workers = worker_count(&config);
-    let apps = Arc::new(Apps::load(&ConfiguredApps::new(config.apps.clone())).await);
-    let hub = Arc::new(Hub::new(workers, config.server.max_connections, &config.sockets));
-    let channels = Arc::new(Channels::default());
-    let throttle = CountThrottle {
-        above: u32::try_from(config.sockets.subscription_count_throttle_above).unwrap_or(u32::MAX),
-        every: config.sockets.subscription_count_throttle,
-    };
-    // Nobody reads it until webhooks are delivered, so it keeps nothing.
-    let outbox = Arc::new(MemoryOutbox::new(0));
-    let broker = Arc::new(MemoryBroker::new(
-        Arc::clone(&channels),
-        hub.clone(),
-        &config.cache,
-    ));
-    let presence = Arc::new(MemoryPresence::new(channels, hub.clone(), outbox, throttle));
-    let services = Services {
-        broker: broker.clone(),
-        presence: presence.clone(),
-    };
-    let readiness = Arc::new(Readiness::default());
-    let api = Arc::new(Api {
-        apps: Arc::clone(&apps),
-        services: services.clone(),
-        hub: Arc::clone(&hub),
-        readiness: Arc::clone(&readiness),
-        idempotency: Idempotency::new(&config.idempotency),
-        section: config.api.clone(),
-        path_prefix: config.server.path_prefix.clone(),
-        max_body_bytes: config.server.max_body_bytes,
-    });
-    let parts = Parts {
-        hub: Arc::clone(&hub),
-        services,
-        apps,
-        api,
-        server: config.server.clone(),
-        sockets: config.sockets.clone(),
-    };
-
-    let address = SocketAddr::new(config.server.host, config.server.port);
-    let listener = listeners::bind(address, config.server.listen_backlog)
-        .with_context(|| format!("cannot listen on {address} (server.host, server.port)"))?;
-    let address = listener.local_addr()?;
-    let builder = actix_server::Server::build()
-        .workers(workers)
-        .backlog(config.server.listen_backlog)
-        .max_concurrent_connections(usize::MAX >> 1)
-        .shutdown_timeout(config.server.shutdown_timeout.as_secs())
-        .disable_signals();
-    let server = listeners::plain(builder, listener, &parts)?.run();
-    let handle = server.handle();
-    let serving = actix_rt::spawn(server);
-
-    let tasks = Tasks::default();
-    tasks.every("presence and cache", Duration::from_secs(1), move || {
-        presence.tick();
-        broker.tick();
-    });
-    readiness.set(true);
-    announce(&config, address);
-
+    let node = Node::start(config).await?;
+    node.announce();
     stop_signal().await?;
     tracing::info!("stopping: no new connections, the present ones are asked to reconnect");
     tokio::select! {
-        () = drain(&config, &readiness, &hub) => {}
+        () = node.drain() => {}
         again = stop_signal() => again?,
     }
-    handle.stop(false).await;
-    serving.await.context("the server's task failed")??;
-    tasks.stop().await;
+    node.stop().await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A node that serves.
+pub struct Node {
+    config: Config,
+    hub: Arc<Hub>,
+    readiness: Arc<Readiness>,
+    tasks: Tasks,
+    servers: Vec<(ServerHandle, JoinHandle<io::Result<()>>)>,
+    /// Where it listens: other than configured, if a port was 0.
+    pub address: SocketAddr,
+    pub metrics_address: SocketAddr,
+    pub tls_address: Option<SocketAddr>,
+}
+
+impl Node {
+    /// Binds all ports, then starts to serve.
+    ///
+    /// # Errors
+    /// What was in the way; the text names the option.
+    pub async fn start(config: Config) -> anyhow::Result<Self> {
+        let backlog = config.server.listen_backlog;
+        let (host, server) = (config.server.host, &config.server);
+        let listener = bind(host, server.port, backlog, "server.host, server.port")?;
+        let metrics_options = "server.metrics_host, server.metrics_port";
+        let metrics_listener = bind(server.metrics_host, server.metrics_port, 64, metrics_options)?;
+        let encrypted = if config.tls.port == 0 {
+            None
+        } else {
+            let certificate = Certificate::load(&config.tls).context("cannot serve TLS")?;
+            let listener = bind(host, config.tls.port, backlog, "server.host, tls.port")?;
+            Some((listener, certificate))
+        };
+        let (address, metrics_address) = (listener.local_addr()?, metrics_listener.local_addr()?);
+        let tls_address = match &encrypted {
+            Some((listener, _)) => Some(listener.local_addr()?),
+            None => None,
+        };
+
+        let workers = worker_count(&config);
+        let apps = Arc::new(Apps::load(&ConfiguredApps::new(config.apps.clone())).await);
+        let hub = Arc::new(Hub::new(workers, config.server.max_connections, &config.sockets));
+        let channels = Arc::new(Channels::default());
+        let throttle = CountThrottle {
+            above: u32::try_from(config.sockets.subscription_count_throttle_above).unwrap_or(u32::MAX),
+            every: config.sockets.subscription_count_throttle,
+        };
+        // Nobody reads it until webhooks are delivered, so it keeps nothing.
+        let outbox = Arc::new(MemoryOutbox::new(0));
+        let broker = Arc::new(MemoryBroker::new(
+            Arc::clone(&channels),
+            hub.clone(),
+            &config.cache,
+        ));
+        let presence = Arc::new(MemoryPresence::new(
+            Arc::clone(&channels),
+            hub.clone(),
+            outbox,
+            throttle,
+        ));
+        let services = Services {
+            broker: broker.clone(),
+            presence: presence.clone(),
+        };
+        let readiness = Arc::new(Readiness::default());
+        let api = Arc::new(Api {
+            apps: Arc::clone(&apps),
+            services: services.clone(),
+            hub: Arc::clone(&hub),
+            readiness: Arc::clone(&readiness),
+            idempotency: Idempotency::new(&config.idempotency),
+            section: config.api.clone(),
+            path_prefix: config.server.path_prefix.clone(),
+            max_body_bytes: config.server.max_body_bytes,
+        });
+        let parts = Parts {
+            hub: Arc::clone(&hub),
+            services,
+            apps: Arc::clone(&apps),
+            api,
+            server: config.server.clone(),
+            sockets: config.sockets.clone(),
+        };
+
+        let tasks = Tasks::default();
+        let mut builder = actix_server::Server::build()
+            .workers(workers)
+            .backlog(backlog)
+            .max_concurrent_connections(usize::MAX >> 1)
+            .shutdown_timeout(config.server.shutdown_timeout.as_secs())
+            .disable_signals();
+        builder = listeners::plain(builder, listener, &parts)?;
+        if let Some((listener, certificate)) = encrypted {
+            builder = listeners::tls(builder, listener, &parts, &certificate.server_config()?)?;
+            if !config.tls.reload_interval.is_zero() {
+                tasks.every("certificate", config.tls.reload_interval, move || {
+                    certificate.look()
+                });
+            }
+        }
+        let sources = metrics::Sources {
+            hub: Arc::clone(&hub),
+            apps,
+            channels,
+            presence: Arc::clone(&presence),
+            readiness: Arc::clone(&readiness),
+        };
+        let servers = [builder.run(), metrics::serve(metrics_listener, sources)?];
+        let servers = servers
+            .into_iter()
+            .map(|server| (server.handle(), actix_rt::spawn(server)))
+            .collect();
+        tasks.every("presence and cache", Duration::from_secs(1), move || {
+            presence.tick();
+            broker.tick();
+        });
+        readiness.set(true);
+        Ok(Self {
+            config,
+            hub,
+            readiness,
+            tasks,
+            servers,
+            address,
+            metrics_address,
+            tls_address,
+        })
+    }
+
+    fn announce(&self) {
+        let Self { config, address, .. } = self;
+        tracing::info!(%address, apps = config.apps.len(), "ready");
+        if let Some(address) = self.tls_address {
+            tracing::info!(%address, "ready with TLS");
+        }
+        tracing::info!("Metrics: http://{}/metrics", self.metrics_address);
+        if config.is_default_app {
+            tracing::warn!(
+                "no app is configured: app-id / app-key / app-secret is open to everybody who can reach this port"
+            );
+        }
+    }
+
+    /// Not ready, then the sockets over a window, until all are gone or the window and a little more are over.
+    async fn drain(&self) {
+        self.readiness.set(false);
+        let window = self.config.server.drain_window;
+        self.hub
+            .drain(u32::try_from(window.as_secs()).unwrap_or(u32::MAX));
+        let now = tokio::time::Instant::now();
+        let deadline = now + window + self.config.sockets.close_linger + Duration::from_secs(1);
+        let deadline = deadline.min(now + self.config.server.shutdown_timeout);
+        while self.hub.open_connections() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends everything. What is still connected is dropped.
+    ///
+    /// # Errors
+    /// A server broke while it served.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.readiness.set(false);
+        for (handle, serving) in self.servers {
+            handle.stop(false).await;
+            serving.await.context("the server's task failed")??;
+        }
+        self.tasks.stop().await;
+        Ok(())
+    }
+}
+
+fn bind(host: IpAddr, port: u16, backlog: u32, options: &str) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(host, port);
+    listeners::bind(address, backlog).with_context(|| format!("cannot listen on {address} ({options})"))
 }
 
 fn worker_count(config: &Config) -> usize {
@@ -131,26 +249,4 @@ async fn stop_signal() -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// Not ready, then the sockets over a window, until all are gone or the window and a little more are over.
-async fn drain(config: &Config, readiness: &Readiness, hub: &Hub) {
-    readiness.set(false);
-    let window = config.server.drain_window;
-    hub.drain(u32::try_from(window.as_secs()).unwrap_or(u32::MAX));
-    let deadline =
-        tokio::time::Instant::now() + window + config.sockets.close_linger + Duration::from_secs(1);
-    let deadline = deadline.min(tokio::time::Instant::now() + config.server.shutdown_timeout);
-    while hub.open_connections() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-fn announce(config: &Config, address: SocketAddr) {
-    tracing::info!(%address, apps = config.apps.len(), "ready");
-    if config.is_default_app {
-        tracing::warn!(
-            "no app is configured: app-id / app-key / app-secret is open to everybody who can reach this port"
-        );
-    }
 }

@@ -1,14 +1,19 @@
 //! Logs.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{LogFormat, LogSection};
 
 /// Starts logging to standard error. Called once, first.
 pub fn start(section: &LogSection) {
-    let filter = EnvFilter::builder().parse_lossy(&section.filter);
+    // The server library tells of every worker and port, which our own lines have told already. A filter that names it
+    // has the last word.
+    let filter = EnvFilter::builder().parse_lossy(format!("actix_server=warn,{}", section.filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match section.format {
         LogFormat::Text => builder.with_target(false).init(),

@@ -119,7 +119,7 @@ pub(crate) mod contract {
 mod tests {
     use super::*;
 
-    #[actix_rt::test]
+    #[tokio::test]
     async fn the_configured_apps_keep_the_contract() {
         let apps: Vec<_> = ["7", "3"]
             .iter()

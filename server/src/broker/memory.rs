@@ -104,7 +104,7 @@ mod tests {
     use super::super::contract;
     use super::*;
 
-    #[actix_rt::test]
+    #[tokio::test]
     async fn the_memory_broker_keeps_the_contract() {
         contract::run(|events| {
             let section = CacheSection {

@@ -89,7 +89,12 @@ impl Mailbox {
     }
 
     pub fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= self.max_bytes
+        self.bytes() >= self.max_bytes
+    }
+
+    /// Bytes of the publications that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Swaps everything that waits into `into`, which is empty.

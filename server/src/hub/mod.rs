@@ -102,6 +102,11 @@ impl Hub {
         &self.mailboxes[usize::from(worker)]
     }
 
+    /// Bytes of the publications that wait for all workers together.
+    pub fn mailbox_bytes(&self) -> usize {
+        self.mailboxes.iter().map(Mailbox::bytes).sum()
+    }
+
     pub fn counters(&self, worker: u16) -> &WorkerCounters {
         &self.counters[usize::from(worker)]
     }

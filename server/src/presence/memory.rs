@@ -8,7 +8,7 @@ use std::time::Duration;
 use dunlin_protocol::names::{ChannelName, UserId};
 use dunlin_protocol::pusher::outgoing::{MemberFragment, PresenceList};
 
-use super::users::Users;
+use super::users::{UserCounts, Users};
 use super::{
     Announcement, Cache, Join, JoinRefusal, Joined, Leave, Occupancy, Presence, PresenceEvents, SignIn,
 };
@@ -71,6 +71,10 @@ impl MemoryPresence {
             throttle,
             owed: Mutex::default(),
         }
+    }
+
+    pub fn user_counts(&self) -> UserCounts {
+        self.users.counts()
     }
 
     /// Tells the outside, unless the channel is nobody's business but the platform's.
@@ -287,7 +291,7 @@ mod tests {
     use super::*;
     use crate::webhooks::outbox::MemoryOutbox;
 
-    #[actix_rt::test]
+    #[tokio::test]
     async fn memory_presence_keeps_the_contract() {
         contract::run(|events| {
             let throttle = CountThrottle {

@@ -15,6 +15,14 @@ pub struct Users {
     apps: Mutex<HashMap<AppNum, Arc<Mutex<Registry>>>>,
 }
 
+/// How many users there are on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UserCounts {
+    pub signed_in: usize,
+    /// Signed in or watched.
+    pub kept: usize,
+}
+
 #[derive(Debug, Default)]
 struct Registry {
     users: HashMap<UserId, User>,
@@ -64,6 +72,22 @@ impl Users {
         let is_online = |id: &&UserId| registry.users.get(*id).is_some_and(|user| user.connections > 0);
         let (online, offline): (Vec<_>, Vec<_>) = sign_in.watchlist.iter().partition(is_online);
         self.events.watched(sign_in.connection, &online, &offline);
+    }
+
+    /// Users who are signed in, and all that are kept, those who are only watched among them.
+    pub fn counts(&self) -> UserCounts {
+        let apps: Vec<_> = lock(&self.apps).values().cloned().collect();
+        let mut counts = UserCounts::default();
+        for registry in apps {
+            let registry = lock(&registry);
+            counts.kept += registry.users.len();
+            counts.signed_in += registry
+                .users
+                .values()
+                .filter(|user| user.connections > 0)
+                .count();
+        }
+        counts
     }
 
     /// Undoes [`Users::sign_in`].

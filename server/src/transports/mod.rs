@@ -28,6 +28,10 @@ pub struct Worker {
     pub read_buffer: RefCell<BytesMut>,
 }
 
+/// Among the data of an HTTP connection that came over TLS.
+#[derive(Clone, Copy, Debug)]
+pub struct Encrypted;
+
 /// Protocol versions spoken; 4 differs from 5 in nothing that a server has to do otherwise.
 const PROTOCOLS: std::ops::RangeInclusive<u32> = 4..=7;
 
