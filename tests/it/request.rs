@@ -148,6 +148,14 @@ impl Http {
         Some(chunk)
     }
 
+    /// Whatever comes next of a body that lasts as long as the connection.
+    pub(crate) async fn piece_within(&mut self, limit: Duration) -> Option<Vec<u8>> {
+        if self.buffer.is_empty() && !self.fill_within(limit).await {
+            return None;
+        }
+        Some(std::mem::take(&mut self.buffer))
+    }
+
     /// Ends our side only.
     pub(crate) async fn half_close(&mut self) {
         self.stream
