@@ -211,6 +211,15 @@ impl Node {
         }
     }
 
+    /// What the connections of all workers have taken so far.
+    #[cfg(test)]
+    pub(super) fn written_bytes(&self) -> u64 {
+        let workers = self.hub.all_counters().iter();
+        workers
+            .map(|worker| worker.written_bytes.load(std::sync::atomic::Ordering::Relaxed))
+            .sum()
+    }
+
     /// Ends everything. What is still connected is dropped.
     ///
     /// # Errors

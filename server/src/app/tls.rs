@@ -116,3 +116,275 @@ fn read(cert_path: &Path, key_path: &Path) -> anyhow::Result<CertifiedKey> {
     CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())
         .with_context(|| format!("{} is not the key of {}", of_key(), of_certificate()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::time::Duration;
+
+    use dunlin_protocol::signature::Secret;
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use md5::{Digest as _, Md5};
+    use rustls::pki_types::ServerName;
+    use rustls::{ClientConfig, RootCertStore};
+    use serde_json::{Value, json};
+    use tokio::net::{TcpSocket, TcpStream};
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::client::TlsStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::{WebSocketStream, client_async};
+
+    use super::*;
+    use crate::app::run::Node;
+    use crate::clock;
+    use crate::config::{Sources, load};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// A directory with a pair of files, gone when dropped.
+    struct Files(PathBuf);
+
+    impl Files {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("dunlin-tls-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn section(&self) -> TlsSection {
+            TlsSection {
+                port: 1,
+                cert_path: self.0.join("cert.pem"),
+                key_path: self.0.join("key.pem"),
+                reload_interval: Duration::ZERO,
+            }
+        }
+
+        /// Writes a fresh pair for `localhost` and returns the certificate.
+        fn renew(&self) -> CertificateDer<'static> {
+            let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            fs::write(self.0.join("key.pem"), pair.signing_key.serialize_pem()).unwrap();
+            fs::write(self.0.join("cert.pem"), pair.cert.pem()).unwrap();
+            pair.cert.der().clone()
+        }
+    }
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            drop(fs::remove_dir_all(&self.0));
+        }
+    }
+
+    fn connector(trusted: &CertificateDer<'static>) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(trusted.clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        TlsConnector::from(Arc::new(config))
+    }
+
+    /// Fails if the server shows another certificate. The kernel keeps little for a reader that does not read.
+    async fn connect(at: SocketAddr, trusted: &CertificateDer<'static>) -> io::Result<TlsStream<TcpStream>> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        let stream = socket.connect(at).await?;
+        let name = ServerName::try_from("localhost").unwrap();
+        connector(trusted).connect(name, stream).await
+    }
+
+    type Client = WebSocketStream<TlsStream<TcpStream>>;
+
+    /// The event of the next message and its data.
+    async fn next(client: &mut Client) -> (String, String) {
+        let message = tokio::time::timeout(DEADLINE, client.next())
+            .await
+            .expect("within the deadline");
+        let frame: Value = serde_json::from_str(message.unwrap().unwrap().to_text().unwrap()).unwrap();
+        let text = |name: &str| frame[name].as_str().unwrap_or_default().to_owned();
+        (text("event"), text("data"))
+    }
+
+    /// Connects by `wss://` and subscribes to `room`.
+    async fn subscriber(at: SocketAddr, trusted: &CertificateDer<'static>) -> Client {
+        let stream = connect(at, trusted).await.unwrap();
+        let url = format!("wss://localhost:{}/app/app-key?protocol=7", at.port());
+        let (mut client, _) = client_async(url, stream).await.unwrap();
+        assert_eq!(next(&mut client).await.0, "pusher:connection_established");
+        let subscribe = json!({ "event": "pusher:subscribe", "data": { "channel": "room" } });
+        client.send(Message::text(subscribe.to_string())).await.unwrap();
+        loop {
+            if next(&mut client).await.0 == "pusher_internal:subscription_succeeded" {
+                return client;
+            }
+        }
+    }
+
+    /// Publishes to `room` by `https://`.
+    async fn publish(at: SocketAddr, trusted: &CertificateDer<'static>, event: &str, data: &str) {
+        let body = json!({ "name": event, "channel": "room", "data": data }).to_string();
+        let query = format!(
+            "auth_key=app-key&auth_timestamp={}&auth_version=1.0&body_md5={}",
+            clock::unix_seconds(),
+            hex::encode(Md5::digest(&body))
+        );
+        let signed = format!("POST\n/apps/app-id/events\n{query}");
+        let signature = Secret::new("app-secret").sign_hex(&[signed.as_bytes()]);
+        let signature = String::from_utf8(signature.to_vec()).unwrap();
+        let https = reqwest::Client::builder()
+            .no_proxy()
+            .https_only(true)
+            .tls_certs_only([reqwest::Certificate::from_der(trusted).unwrap()])
+            .resolve("localhost", at)
+            .timeout(DEADLINE)
+            .build()
+            .unwrap();
+        let url = format!(
+            "https://localhost:{}/apps/app-id/events?{query}&auth_signature={signature}",
+            at.port()
+        );
+        let answer = https.post(url).body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    }
+
+    async fn node(files: &Files, options: &[(&str, &str)]) -> Node {
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port().to_string();
+        let section = files.section();
+        let (cert, key) = (
+            section.cert_path.to_str().unwrap(),
+            section.key_path.to_str().unwrap(),
+        );
+        let ours = [
+            ("DUNLIN_HOST", "127.0.0.1"),
+            ("DUNLIN_PORT", "0"),
+            ("DUNLIN_METRICS_PORT", "0"),
+            ("DUNLIN_SERVER__WORKERS", "2"),
+            ("DUNLIN_TLS__PORT", &port),
+            ("DUNLIN_TLS__CERT_PATH", cert),
+            ("DUNLIN_TLS__KEY_PATH", key),
+            ("DUNLIN_TLS__RELOAD_INTERVAL_MS", "100"),
+            ("DUNLIN_APP_DEFAULTS__SUBSCRIPTION_COUNT", "false"),
+        ];
+        let env: BTreeMap<_, _> = ours
+            .iter()
+            .chain(options)
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let config = load(&Sources {
+            env,
+            ..Sources::default()
+        })
+        .unwrap()
+        .config;
+        drop(free);
+        Node::start(config).await.unwrap()
+    }
+
+    #[test]
+    fn events_arrive_over_tls_and_the_certificate_is_exchanged_without_a_restart() {
+        actix_rt::System::new().block_on(async {
+            let files = Files::new("exchange");
+            let first = files.renew();
+            let node = node(&files, &[]).await;
+            let at = node.tls_address.unwrap();
+            let mut client = subscriber(at, &first).await;
+            publish(at, &first, "one", "1").await;
+            assert_eq!(next(&mut client).await, ("one".to_owned(), "1".to_owned()));
+
+            let second = files.renew();
+            let exchanged = async {
+                while connect(at, &second).await.is_err() {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(DEADLINE, exchanged)
+                .await
+                .expect("the new certificate is shown");
+            assert!(connect(at, &first).await.is_err(), "nobody is shown the old one");
+            publish(at, &second, "two", "2").await;
+            assert_eq!(
+                next(&mut client).await,
+                ("two".to_owned(), "2".to_owned()),
+                "to the old connection"
+            );
+            node.stop().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_slow_reader_over_tls_gets_everything_in_order() {
+        const EVENTS: usize = 64;
+        const BYTES: usize = 128 * 1024;
+        actix_rt::System::new().block_on(async {
+            let files = Files::new("slow");
+            let certificate = files.renew();
+            let options = [
+                ("DUNLIN_SOCKETS__OUTBOX_BYTES", "33554432"),
+                ("DUNLIN_APP_DEFAULTS__LIMITS__PAYLOAD_BYTES", "200000"),
+            ];
+            let node = node(&files, &options).await;
+            let at = node.tls_address.unwrap();
+            let mut slow = subscriber(at, &certificate).await;
+            for number in 0..EVENTS {
+                // Data that repeats would hide a piece that is lost or sent twice.
+                let data: String = (0..BYTES / 8)
+                    .map(|n| format!("{:08x}", n * EVENTS + number))
+                    .collect();
+                publish(at, &certificate, &format!("e{number}"), &data).await;
+            }
+            assert!(
+                node.written_bytes() < (EVENTS * BYTES) as u64,
+                "the kernel took everything: nothing was slow"
+            );
+            for number in 0..EVENTS {
+                let (event, data) = next(&mut slow).await;
+                assert_eq!(event, format!("e{number}"));
+                let expected: String = (0..BYTES / 8)
+                    .map(|n| format!("{:08x}", n * EVENTS + number))
+                    .collect();
+                assert!(data == expected, "the data of event {number}");
+            }
+            publish(at, &certificate, "last", "!").await;
+            assert_eq!(
+                next(&mut slow).await.0,
+                "last",
+                "the connection is not stuck afterwards"
+            );
+            node.stop().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_bad_pair_is_passed_over_until_it_is_whole() {
+        let files = Files::new("bad");
+        let first = files.renew();
+        let certificate = Certificate::load(&files.section()).unwrap();
+        let shown = || certificate.current.load().cert[0].clone();
+        fs::write(files.0.join("cert.pem"), "no certificate").unwrap();
+        certificate.look();
+        assert_eq!(shown(), first);
+        let other = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(files.0.join("cert.pem"), other.cert.pem()).unwrap();
+        certificate.look();
+        assert_eq!(shown(), first, "the key is still the first one's");
+        fs::write(files.0.join("key.pem"), other.signing_key.serialize_pem()).unwrap();
+        certificate.look();
+        assert_eq!(shown(), other.cert.der().clone());
+        fs::remove_file(files.0.join("key.pem")).unwrap();
+        certificate.look();
+        assert_eq!(shown(), other.cert.der().clone());
+    }
+
+    #[test]
+    fn a_bad_pair_at_the_start_is_an_error_that_names_the_option() {
+        let files = Files::new("start");
+        files.renew();
+        fs::write(files.0.join("key.pem"), "no key").unwrap();
+        let error = Certificate::load(&files.section()).unwrap_err();
+        assert!(format!("{error:#}").contains("tls.key_path"), "{error:#}");
+    }
+}
