@@ -1,6 +1,7 @@
 //! Who is let in, and with which code the others are sent away.
 
 use crate::client::{Client, QUERY, refused};
+use crate::request::Call;
 use crate::websocket::{Seen, Socket, handshake};
 use crate::world::{App, World, eventually, shared};
 
@@ -228,6 +229,15 @@ async fn a_path_prefix_is_taken_off() {
         "{}",
         frame.text()
     );
+    // The signature is over the path without it, because the caller knows nothing of the proxy.
+    let signed = Call::get(&app, "/channels");
+    let sent = Call {
+        path: format!("/realtime{}", signed.path),
+        ..signed.clone()
+    };
+    sent.send_forged(&world, Some(&signed.signature()))
+        .await
+        .assert(200, "channels");
 }
 
 #[tokio::test]
