@@ -119,14 +119,7 @@ const LAYERS: &[Layer] = &[
         kind: client(
             "java",
             &[],
-            &[
-                "mvn",
-                "--quiet",
-                "--batch-mode",
-                "-Dstyle.color=never",
-                "compile",
-                "exec:java",
-            ],
+            &["mvn", "--quiet", "--batch-mode", "compile", "exec:java"],
         ),
     },
     Layer {
@@ -338,7 +331,9 @@ fn watch(mut command: Command, limit: Duration, verdict: fn(&str) -> Tally) -> R
     let (sender, lines) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+            // Maven resets the colours in front of the first line, even of a pipe and without colours.
+            let line = String::from_utf8_lossy(&line).replace("\u{1b}[0m", "");
+            if sender.send(line).is_err() {
                 break;
             }
         }

@@ -60,6 +60,10 @@ export async function journey(check, target) {
     holds(ann.connection.socket_id !== bob.connection.socket_id, "two connections share a socket id");
     equal(ann.connection.connection.transport.name, target.transport, "transport");
   });
+  if (bob?.connection.state !== "connected") {
+    for (const client of clients) client.disconnect();
+    return; // one failure has said it
+  }
 
   await that("receives what is published on a public channel, byte for byte and in order", async () => {
     const [mine, theirs] = [await subscribed(ann, `${tag}-public`), await subscribed(bob, `${tag}-public`)];

@@ -174,7 +174,7 @@ with behaviour("refusals become the library's own errors with the server's text"
     raises(errors.PusherBadAuth, "Unknown auth_key", lambda: library({**APP, "key": "unknown"}).channels_info())
     raises(errors.PusherForbidden, "", lambda: library(DISABLED).trigger("python", "e", "x"))
     raises(errors.PusherBadRequest, "reserved", lambda: client.trigger("python", "pusher:e", "x"))
-    raises(errors.PusherBadRequest, "user_count", lambda: client.channel_info("python", ["user_count"]))
+    raises(errors.PusherBadRequest, "presence", lambda: client.channel_info("python", ["user_count"]))
     raises(errors.PusherBadStatus, "413", lambda: client.trigger("python", "e", "x" * 10_241))
 
 
