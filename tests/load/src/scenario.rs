@@ -96,7 +96,7 @@ impl Effort {
     pub const FULL: Self = Self {
         measure: Duration::from_secs(6),
         max_messages: 1_000_000,
-        floor_rounds: 60,
+        floor_rounds: 40,
         patience: Duration::from_secs(5),
     };
     /// For a glance while working.
