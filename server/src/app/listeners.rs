@@ -19,9 +19,10 @@ use tokio::net::TcpSocket;
 
 use crate::api::{Api, front::Front, health, pusher};
 use crate::apps::Apps;
-use crate::config::{ServerSection, SocketsSection};
+use crate::config::{FallbackSection, ServerSection, SocketsSection};
 use crate::hub::shard::Shard;
 use crate::hub::{Hub, Services, pump};
+use crate::transports::fallback::{self, table::Sessions};
 use crate::transports::ws::upgrade;
 use crate::transports::{Encrypted, Worker};
 
@@ -34,6 +35,8 @@ pub struct Parts {
     pub api: Arc<Api>,
     pub server: ServerSection,
     pub sockets: SocketsSection,
+    pub fallback: FallbackSection,
+    pub sessions: Arc<Sessions>,
 }
 
 thread_local! {
@@ -60,6 +63,9 @@ fn worker(parts: &Parts) -> Rc<Worker> {
             shard,
             apps: Arc::clone(&parts.apps),
             section: parts.sockets.clone(),
+            fallback: parts.fallback.clone(),
+            sessions: Arc::clone(&parts.sessions),
+            request_timeout: parts.server.request_timeout,
             path_prefix: parts.server.path_prefix.clone(),
             read_buffer: RefCell::new(BytesMut::new()),
         })
@@ -137,6 +143,8 @@ where
         .client_request_timeout(parts.server.request_timeout)
         .keep_alive(KeepAlive::Timeout(parts.server.http_keep_alive))
         .tcp_nodelay(true)
+        // Whoever hangs up receives no more: a stream would otherwise hold on to it until the next heartbeat.
+        .h1_allow_half_closed(false)
 }
 
 /// What takes WebSocket connections over from the HTTP service.
@@ -178,19 +186,22 @@ fn front(
         Error = actix_web::Error,
     >,
 > {
-    let Parts { api, server, .. } = parts;
-    let prefix = server.path_prefix;
     fn_factory(move || {
+        let api = Arc::clone(&parts.api);
+        let mut scope = web::scope(&parts.server.path_prefix).configure(routes);
+        if parts.fallback.enabled {
+            scope = scope.configure(fallback::routes);
+        }
         let routes = Routes::new()
             .app_data(web::Data::from(Arc::clone(&api)))
-            .service(web::scope(&prefix).configure(routes))
+            .app_data(worker(&parts))
+            .service(scope)
             .default_service(web::to(async || {
                 HttpResponse::NotFound()
                     .content_type("text/plain; charset=utf-8")
                     .body("Not found\n")
             }));
         let routes = map_config(routes.into_factory(), |()| AppConfig::default()).new_service(());
-        let api = Arc::clone(&api);
         async move {
             Ok(Front {
                 api,

@@ -27,6 +27,7 @@ use crate::presence::Presence;
 use crate::presence::memory::{CountThrottle, MemoryPresence};
 use crate::storage::memory::Channels;
 use crate::tasks::Tasks;
+use crate::transports::fallback::table::Sessions;
 use crate::webhooks::outbox::MemoryOutbox;
 
 /// Runs a node until it is told to stop. A second signal ends it at once.
@@ -136,6 +137,8 @@ impl Node {
             api,
             server: config.server.clone(),
             sockets: config.sockets.clone(),
+            fallback: config.fallback.clone(),
+            sessions: Arc::new(Sessions::new(Arc::clone(&hub), config.fallback.session_gap)),
         };
 
         let tasks = Tasks::default();

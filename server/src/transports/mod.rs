@@ -3,25 +3,35 @@
 //! Owns the WebSocket upgrade and its frames, and the transports that do without WebSocket. Must never decide what a
 //! client may, nor fan out.
 
+pub mod fallback;
+mod sockjs;
 pub mod ws;
+mod xhr;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use dunlin_protocol::pusher::codes::CloseCode;
 use dunlin_protocol::signature::SignedRequest;
 
 use crate::apps::{App, Apps};
-use crate::config::SocketsSection;
+use crate::config::{FallbackSection, SocketsSection};
 use crate::hub::shard::Shard;
+use fallback::table::Sessions;
 
 /// What one worker thread needs to take connections in.
 pub struct Worker {
     pub shard: Rc<RefCell<Shard>>,
     pub apps: Arc<Apps>,
     pub section: SocketsSection,
+    pub fallback: FallbackSection,
+    /// All workers' sessions of clients that fetch their messages by HTTP requests.
+    pub sessions: Arc<Sessions>,
+    /// Time for the body of a request to arrive.
+    pub request_timeout: Duration,
     /// What a proxy puts in front of the paths.
     pub path_prefix: String,
     /// Read into by every connection of the worker, one at a time; what is left of a message is kept elsewhere.
