@@ -2,9 +2,13 @@
 //!
 //! Every frame ends with a line feed. The client's messages come in requests of their own.
 
+use std::convert::Infallible;
+use std::future::ready;
+
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use dunlin_protocol::pusher::codes::CloseCode;
+use futures_util::stream::once;
 
 use super::fallback::body::{self, Streaming};
 use super::fallback::session::{Link, Receiver};
@@ -105,7 +109,10 @@ async fn streaming(request: HttpRequest) -> HttpResponse {
             let heartbeat = worker(&request).fallback.heartbeat;
             answer.streaming(Streaming::new(receiver, PRELUDE, line, heartbeat).limited())
         }
-        Err(refusal) => answer.body(format!("{PRELUDE}{}", refused(refusal))),
+        Err(refusal) => {
+            let body = format!("{PRELUDE}{}", refused(refusal));
+            answer.streaming(once(ready(Ok::<_, Infallible>(body.into()))))
+        }
     }
 }
 
