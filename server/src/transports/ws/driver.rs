@@ -32,13 +32,13 @@ struct Driver {
 }
 
 /// Serves the connection until it is over. `early` was read together with the upgrade request.
-pub fn start(worker: Rc<Worker>, at: ConnectionRef, early: BytesMut) {
+pub fn start(worker: Rc<Worker>, at: ConnectionRef, early: &[u8]) {
     let frames = FrameReader::new(worker.section.max_message_bytes, worker.section.max_fragments);
     let mut driver = Driver {
         worker,
         at,
         frames,
-        partial: early,
+        partial: BytesMut::from(early),
         is_deaf: false,
     };
     tokio::task::spawn_local(poll_fn(move |cx| driver.poll(cx)));
@@ -57,7 +57,9 @@ impl Driver {
             if !self.partial.is_empty() {
                 let mut partial = std::mem::take(&mut self.partial);
                 self.take_messages(&mut shard, &mut partial);
-                self.partial = partial;
+                if !partial.is_empty() {
+                    self.partial = partial;
+                }
             }
             if !shard.is_listening(self.at) {
                 break;
@@ -102,9 +104,6 @@ impl Driver {
         }
         if self.is_deaf {
             bytes.clear();
-        }
-        if bytes.is_empty() && !self.partial.is_empty() {
-            self.partial = BytesMut::new();
         }
     }
 

@@ -91,7 +91,7 @@ pub fn take_over<T: Stream>(
         greeting,
     };
     match worker.shard.borrow_mut().open(accepted) {
-        Ok(at) => driver::start(Rc::clone(worker), at, early),
+        Ok(at) => driver::start(Rc::clone(worker), at, &early),
         Err(refusal) => {
             let (Refused(code), accepted) = *refusal;
             let message = code.message().to_owned();
