@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix_web::{HttpResponse, web};
 
+use super::readable;
+
 /// Set once the node serves, cleared when it drains.
 #[derive(Debug, Default)]
 pub struct Readiness(AtomicBool);
@@ -20,11 +22,12 @@ impl Readiness {
 
 /// `/healthz` and `/live`: the process answers. `/ready` and `/up`: it takes connections.
 pub fn routes(config: &mut web::ServiceConfig) {
-    config
-        .route("/healthz", web::get().to(alive))
-        .route("/live", web::get().to(alive))
-        .route("/ready", web::get().to(ready))
-        .route("/up", web::get().to(ready));
+    for path in ["/healthz", "/live"] {
+        config.service(readable(path, alive));
+    }
+    for path in ["/ready", "/up"] {
+        config.service(readable(path, ready));
+    }
 }
 
 async fn alive() -> HttpResponse {

@@ -2,6 +2,7 @@
 //!
 //! Owns routes, extraction and the shape of answers. Must never contain a rule that a socket also needs.
 
+pub mod demo;
 pub mod error;
 pub mod front;
 pub mod health;
@@ -9,9 +10,12 @@ pub mod pusher;
 
 use std::sync::Arc;
 
+use actix_web::{FromRequest, Handler, Resource, Responder, web};
+
 use crate::apps::Apps;
 use crate::config::ApiSection;
 use crate::hub::{Hub, Services};
+use demo::Demo;
 use health::Readiness;
 use pusher::idempotency::Idempotency;
 
@@ -26,4 +30,18 @@ pub struct Api {
     /// What a proxy puts in front of the paths.
     pub path_prefix: String,
     pub max_body_bytes: usize,
+    /// `None`: the page is not served.
+    pub demo: Option<Demo>,
+}
+
+/// A path that can be read; with another method it answers 405 and says which it has.
+fn readable<F, Args>(path: &str, handler: F) -> Resource
+where
+    F: Handler<Args>,
+    Args: FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    web::resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler))
 }

@@ -17,7 +17,7 @@ use bytes::BytesMut;
 use rustls::ServerConfig;
 use tokio::net::TcpSocket;
 
-use crate::api::{Api, front::Front, health, pusher};
+use crate::api::{Api, demo, front::Front, health, pusher};
 use crate::apps::Apps;
 use crate::config::{FallbackSection, ServerSection, SocketsSection};
 use crate::hub::shard::Shard;
@@ -191,6 +191,9 @@ fn front(
         let mut scope = web::scope(&parts.server.path_prefix).configure(routes);
         if parts.fallback.enabled {
             scope = scope.configure(fallback::routes);
+        }
+        if api.demo.is_some() {
+            scope = scope.configure(demo::routes);
         }
         let routes = Routes::new()
             .app_data(web::Data::from(Arc::clone(&api)))

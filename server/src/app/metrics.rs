@@ -29,6 +29,7 @@ use crate::clock;
 use crate::hub::{Hub, WorkerCounters};
 use crate::presence::memory::MemoryPresence;
 use crate::storage::memory::Channels;
+use crate::transports::fallback::table::Sessions;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -40,6 +41,7 @@ pub struct Sources {
     pub apps: Arc<Apps>,
     pub channels: Arc<Channels>,
     pub presence: Arc<MemoryPresence>,
+    pub sessions: Arc<Sessions>,
     pub readiness: Arc<Readiness>,
 }
 
@@ -223,6 +225,12 @@ impl Collector for Sources {
             users.kept as u64,
         )?;
         w.gauge(
+            "fallback_sessions",
+            None,
+            "Sessions of clients that fetch by HTTP requests",
+            self.sessions.count() as u64,
+        )?;
+        w.gauge(
             "mailbox",
             bytes,
             "Publications that wait for a worker",
@@ -365,12 +373,14 @@ mod tests {
             throttle,
         ));
         let apps = Arc::new(Apps::load(&ConfiguredApps::new(config.apps)).await);
+        let sessions = Arc::new(Sessions::new(Arc::clone(&hub), Duration::from_secs(1)));
         let readiness = Arc::new(Readiness::default());
         let registry = registry(Sources {
             hub,
             apps,
             channels,
             presence,
+            sessions,
             readiness,
         });
         let mut text = String::new();

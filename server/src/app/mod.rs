@@ -3,6 +3,7 @@
 //! Owns start order, drain order and telemetry. Must never hold a product rule.
 
 pub mod listeners;
+pub mod memory;
 pub mod metrics;
 pub mod run;
 pub mod telemetry;

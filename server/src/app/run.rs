@@ -11,10 +11,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::listeners::{self, Parts};
+use super::memory::Reclaim;
 use super::metrics;
 use super::telemetry;
 use super::tls::Certificate;
 use crate::api::Api;
+use crate::api::demo::Demo;
 use crate::api::health::Readiness;
 use crate::api::pusher::idempotency::Idempotency;
 use crate::apps::Apps;
@@ -56,6 +58,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!("stopped");
     Ok(())
 }
+
+/// The secret of the app that development has when none is configured.
+const READY_MADE_SECRET: &str = "app-secret";
 
 /// A node that serves.
 pub struct Node {
@@ -119,6 +124,7 @@ impl Node {
             broker: broker.clone(),
             presence: presence.clone(),
         };
+        let sessions = Arc::new(Sessions::new(Arc::clone(&hub), config.fallback.session_gap));
         let readiness = Arc::new(Readiness::default());
         let api = Arc::new(Api {
             apps: Arc::clone(&apps),
@@ -129,6 +135,7 @@ impl Node {
             section: config.api.clone(),
             path_prefix: config.server.path_prefix.clone(),
             max_body_bytes: config.server.max_body_bytes,
+            demo: demo(&config, &apps),
         });
         let parts = Parts {
             hub: Arc::clone(&hub),
@@ -138,7 +145,7 @@ impl Node {
             server: config.server.clone(),
             sockets: config.sockets.clone(),
             fallback: config.fallback.clone(),
-            sessions: Arc::new(Sessions::new(Arc::clone(&hub), config.fallback.session_gap)),
+            sessions: Arc::clone(&sessions),
         };
 
         let tasks = Tasks::default();
@@ -152,8 +159,10 @@ impl Node {
         if let Some((listener, certificate)) = encrypted {
             builder = listeners::tls(builder, listener, &parts, &certificate.server_config()?)?;
             if !config.tls.reload_interval.is_zero() {
+                let mut reclaim = Reclaim::new(Arc::clone(&hub));
+                tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
                 tasks.every("certificate", config.tls.reload_interval, move || {
-                    certificate.look()
+                    certificate.look();
                 });
             }
         }
@@ -162,6 +171,7 @@ impl Node {
             apps,
             channels,
             presence: Arc::clone(&presence),
+            sessions,
             readiness: Arc::clone(&readiness),
         };
         let servers = [builder.run(), metrics::serve(metrics_listener, sources)?];
@@ -197,6 +207,15 @@ impl Node {
             tracing::warn!(
                 "no app is configured: app-id / app-key / app-secret is open to everybody who can reach this port"
             );
+        }
+        if config.is_demo_enabled() {
+            let host = match address.ip() {
+                ip if ip.is_loopback() || ip.is_unspecified() => "localhost".to_owned(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+                IpAddr::V4(ip) => ip.to_string(),
+            };
+            let (port, prefix) = (address.port(), &config.server.path_prefix);
+            tracing::info!("Demo: http://{host}:{port}{prefix}/demo");
         }
     }
 
@@ -236,6 +255,18 @@ impl Node {
         self.tasks.stop().await;
         Ok(())
     }
+}
+
+/// What the demo page is about: the first app that is not disabled.
+fn demo(config: &Config, apps: &Apps) -> Option<Demo> {
+    if !config.is_demo_enabled() {
+        return None;
+    }
+    let section = config.apps.iter().find(|app| app.enabled)?;
+    Some(Demo {
+        app: apps.by_id(section.id.as_str())?,
+        secret: config.is_default_app.then_some(READY_MADE_SECRET),
+    })
 }
 
 fn bind(host: IpAddr, port: u16, backlog: u32, options: &str) -> anyhow::Result<TcpListener> {

@@ -66,7 +66,7 @@ impl Certificate {
                 tracing::info!("the certificate was read again: new connections get the new one");
             }
             Err(error) => {
-                tracing::warn!("the certificate has changed and is no good; the one before stays: {error:#}")
+                tracing::warn!("the certificate has changed and is no good; the one before stays: {error:#}");
             }
         }
     }
@@ -315,10 +315,20 @@ mod tests {
         });
     }
 
+    const EVENTS: usize = 64;
+    const BYTES: usize = 128 * 1024;
+
+    /// Data that repeats would hide a piece that is lost or sent twice.
+    fn data_of(number: usize) -> String {
+        use std::fmt::Write as _;
+        (0..BYTES / 8).fold(String::with_capacity(BYTES), |mut data, n| {
+            write!(data, "{:08x}", n * EVENTS + number).unwrap();
+            data
+        })
+    }
+
     #[test]
     fn a_slow_reader_over_tls_gets_everything_in_order() {
-        const EVENTS: usize = 64;
-        const BYTES: usize = 128 * 1024;
         actix_rt::System::new().block_on(async {
             let files = Files::new("slow");
             let certificate = files.renew();
@@ -330,10 +340,7 @@ mod tests {
             let at = node.tls_address.unwrap();
             let mut slow = subscriber(at, &certificate).await;
             for number in 0..EVENTS {
-                // Data that repeats would hide a piece that is lost or sent twice.
-                let data: String = (0..BYTES / 8)
-                    .map(|n| format!("{:08x}", n * EVENTS + number))
-                    .collect();
+                let data = data_of(number);
                 publish(at, &certificate, &format!("e{number}"), &data).await;
             }
             assert!(
@@ -343,9 +350,7 @@ mod tests {
             for number in 0..EVENTS {
                 let (event, data) = next(&mut slow).await;
                 assert_eq!(event, format!("e{number}"));
-                let expected: String = (0..BYTES / 8)
-                    .map(|n| format!("{:08x}", n * EVENTS + number))
-                    .collect();
+                let expected = data_of(number);
                 assert!(data == expected, "the data of event {number}");
             }
             publish(at, &certificate, "last", "!").await;

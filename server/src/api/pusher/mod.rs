@@ -7,20 +7,20 @@ pub mod query;
 
 use actix_web::web;
 
+use super::readable;
+
 pub fn routes(config: &mut web::ServiceConfig) {
     config.service(
         web::scope("/apps/{app_id}")
-            .route("/channels", web::get().to(query::channels))
-            .route("/channels/{channel}", web::get().to(query::channel))
-            .route("/channels/{channel}/users", web::get().to(query::users))
-            .route(
-                "/users/{user_id}/terminate_connections",
-                web::post().to(query::terminate),
-            ),
+            .service(readable("/channels", query::channels))
+            .service(readable("/channels/{channel}", query::channel))
+            .service(readable("/channels/{channel}/users", query::users))
+            .service(terminate()),
     );
     // The Python library leaves the app out of this path; the signed key still names it.
-    config.route(
-        "/users/{user_id}/terminate_connections",
-        web::post().to(query::terminate),
-    );
+    config.service(terminate());
+}
+
+fn terminate() -> actix_web::Resource {
+    web::resource("/users/{user_id}/terminate_connections").route(web::post().to(query::terminate))
 }

@@ -39,7 +39,8 @@ pub async fn handle(api: &Api, kind: Kind, mut request: Request) -> Response<Box
     }
 }
 
-fn json(body: Bytes) -> Response<BoxBody> {
+/// An answer of JSON.
+pub fn json(body: Bytes) -> Response<BoxBody> {
     let mut response = Response::new(StatusCode::OK).set_body(BoxBody::new(body));
     response
         .headers_mut()
@@ -86,11 +87,6 @@ async fn publish(
     signed: &SignedRequest<'_>,
     body: &[u8],
 ) -> Result<Bytes, Refusal> {
-    let limits = PublishLimits {
-        payload_bytes: app.limits.payload_bytes,
-        channels_per_event: app.limits.channels_per_event,
-        batch_events: app.limits.batch_events,
-    };
     match kind {
         Kind::Event => {
             let from_query = if body.is_empty() {
@@ -98,32 +94,50 @@ async fn publish(
             } else {
                 None
             };
-            let event = PublishRequest::parse(from_query.as_deref().unwrap_or(body), &limits)?;
-            check_names(app, &event)?;
-            take_rate(app, 1)?;
-            deliver(api, app, &event).await?;
-            if event.info.any() {
-                event_info(api, app, &event).await
-            } else {
-                Ok(NOTHING_ASKED)
-            }
+            publish_event(api, app, from_query.as_deref().unwrap_or(body)).await
         }
-        Kind::Batch => {
-            let batch = BatchRequest::parse(body, &limits)?;
-            batch
-                .events
-                .iter()
-                .try_for_each(|event| check_names(app, event))?;
-            take_rate(app, batch.events.len())?;
-            for event in &batch.events {
-                deliver(api, app, event).await?;
-            }
-            if batch.wants_info() {
-                batch_info(api, app, &batch).await
-            } else {
-                Ok(NOTHING_ASKED)
-            }
-        }
+        Kind::Batch => publish_batch(api, app, body).await,
+    }
+}
+
+fn limits(app: &App) -> PublishLimits {
+    PublishLimits {
+        payload_bytes: app.limits.payload_bytes,
+        channels_per_event: app.limits.channels_per_event,
+        batch_events: app.limits.batch_events,
+    }
+}
+
+/// Publishes one event in the name of an app, within its limits. Whoever calls knows that it may.
+///
+/// # Errors
+/// The event is not valid, too large or too much, or the node is overloaded.
+pub async fn publish_event(api: &Api, app: &App, body: &[u8]) -> Result<Bytes, Refusal> {
+    let event = PublishRequest::parse(body, &limits(app))?;
+    check_names(app, &event)?;
+    take_rate(app, 1)?;
+    deliver(api, app, &event).await?;
+    if event.info.any() {
+        event_info(api, app, &event).await
+    } else {
+        Ok(NOTHING_ASKED)
+    }
+}
+
+async fn publish_batch(api: &Api, app: &App, body: &[u8]) -> Result<Bytes, Refusal> {
+    let batch = BatchRequest::parse(body, &limits(app))?;
+    batch
+        .events
+        .iter()
+        .try_for_each(|event| check_names(app, event))?;
+    take_rate(app, batch.events.len())?;
+    for event in &batch.events {
+        deliver(api, app, event).await?;
+    }
+    if batch.wants_info() {
+        batch_info(api, app, &batch).await
+    } else {
+        Ok(NOTHING_ASKED)
     }
 }
 

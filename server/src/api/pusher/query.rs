@@ -67,6 +67,7 @@ struct Attributes {
     #[serde(skip_serializing_if = "Option::is_none")]
     subscription_count: Option<u32>,
     /// Asked for and empty is `null`, which is not the same as not asked for.
+    #[expect(clippy::option_option, reason = "absent and null are two answers")]
     #[serde(skip_serializing_if = "Option::is_none")]
     cache: Option<Option<CacheAttribute>>,
 }

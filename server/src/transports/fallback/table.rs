@@ -56,6 +56,11 @@ impl Sessions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Sessions of this node, those among them that have not said which app they want. For the gauge.
+    pub fn count(&self) -> usize {
+        self.table().len()
+    }
+
     pub fn gap(&self) -> Duration {
         self.gap
     }
