@@ -672,6 +672,9 @@ async fn sockjs_eventsource_speaks_server_sent_events() {
         text.push_str(std::str::from_utf8(&http.chunk().await.expect("more")).expect("UTF-8"));
     }
     send(world, &base, &[subscribe("pub")]).await;
+    while !text.contains("subscription_succeeded") {
+        text.push_str(std::str::from_utf8(&http.chunk().await.expect("more")).expect("UTF-8"));
+    }
     world.publish(&app, "pub", "e", "100%\r\n").await;
     while !text.contains(r#"\"event\":\"e\""#) {
         text.push_str(std::str::from_utf8(&http.chunk().await.expect("more")).expect("UTF-8"));
