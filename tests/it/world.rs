@@ -154,7 +154,7 @@ impl Builder {
             .stdout(out)
             .stderr(err);
         let mut server = command.spawn().expect("the server binary can be run");
-        let guard = guard(server.id());
+        let guard = guard(server.id(), &dir);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let ready = poll_until(Duration::from_secs(10), || {
             let exited = server.try_wait().expect("a child can be asked").is_some();
@@ -392,11 +392,13 @@ fn end(child: &mut Child) {
     drop(child.wait());
 }
 
-/// Ends the server when the test process is gone without having dropped its world: a static is never
-/// dropped, and neither is anything after an abort. It waits for the end of its input, which only we hold.
-fn guard(server: u32) -> Child {
+/// Ends the server when the test process is gone without having dropped its world, and clears up behind it: a static is
+/// never dropped, and neither is anything after an abort. It waits for the end of its input, which only we hold.
+fn guard(server: u32, dir: &Path) -> Child {
     Command::new("sh")
-        .args(["-c", &format!("cat >/dev/null; kill -9 {server}")])
+        .args(["-c", "cat >/dev/null; kill -9 \"$1\"; rm -rf \"$2\"", "guard"])
+        .arg(server.to_string())
+        .arg(dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

@@ -212,3 +212,33 @@ async fn a_compressed_body_is_not_inflated() {
     }
     still_works(world, &app).await;
 }
+
+#[tokio::test]
+async fn a_request_whose_end_is_ambiguous_is_not_taken_for_two() {
+    let (world, app) = shared();
+    let smuggled = "GET /smuggled HTTP/1.1\r\nHost: t\r\n\r\n";
+    for framing in [
+        "Content-Length: 5\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5",
+        "Transfer-Encoding: xchunked",
+        "Transfer-Encoding: chunked, identity",
+        "Content-Length: 0\r\nContent-Length: 5",
+        "Content-Length: 0, 5",
+        "Content-Length: +5",
+    ] {
+        let bytes = format!("POST /healthz HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n0\r\n\r\n{smuggled}");
+        let mut http = Http::open(world.address).await;
+        http.send(bytes.as_bytes()).await;
+        http.half_close().await;
+        let answer = http
+            .answer()
+            .await
+            .unwrap_or_else(|| panic!("{framing}: no answer"));
+        assert_eq!(answer.status, 400, "{framing}");
+        assert!(
+            http.answer().await.is_none(),
+            "{framing}: what follows is not a request"
+        );
+    }
+    still_works(world, &app).await;
+}

@@ -7,6 +7,7 @@ mod count;
 mod envelope;
 mod handshake;
 mod liveness;
+mod pipelined;
 mod presence;
 mod subscribe;
 mod terminate;
