@@ -3,6 +3,7 @@
 
 (async () => {
   const MOST_EVENTS = 100;
+  const MOST_IN_LINE = 48;
   const DEFAULT_PORT = 6001;
   const $ = (id) => document.getElementById(id);
   const element = (name, properties = {}, ...children) => {
@@ -104,7 +105,7 @@
     const now = new Date();
     const time = element("time", {
       dateTime: now.toISOString(),
-      textContent: now.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 }),
+      textContent: now.toLocaleTimeString([], { hourCycle: "h23", hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 }),
     });
     const head = element(
       "div",
@@ -113,17 +114,27 @@
       element("span", { className: "event-channel", textContent: channel }),
       time,
     );
-    const text = typeof data === "string" ? data : JSON.stringify(data, null, 2);
-    const item = element("li", { className: "fresh" }, head, element("pre", { textContent: text ?? "" }));
-    $("events").prepend(item);
+    const pre = element("pre", { textContent: readable(data) });
+    $("events").prepend(element("li", { className: "fresh" }, head, pre));
     while ($("events").childElementCount > MOST_EVENTS) $("events").lastElementChild.remove();
     $("empty").hidden = true;
+    $("log").hidden = false;
     $("clear").disabled = false;
+    // What scrolls has to be reachable by keyboard.
+    if (pre.scrollHeight > pre.clientHeight) pre.tabIndex = 0;
+  }
+
+  /** On one line if it is short. */
+  function readable(data) {
+    if (typeof data === "string") return data;
+    const line = JSON.stringify(data) ?? "";
+    return line.length > MOST_IN_LINE ? JSON.stringify(data, null, 2) : line;
   }
 
   $("clear").addEventListener("click", () => {
     $("events").replaceChildren();
     $("empty").hidden = false;
+    $("log").hidden = true;
     $("clear").disabled = true;
   });
 
@@ -183,7 +194,7 @@
     return all.length ? ` \\\n  ${all.join(" ")}` : "";
   }
 
-  const command = `trigger my-channel my-event '{"hello":"world"}'${flags()}`;
+  const command = `trigger my-channel my-event \\\n  '{"hello":"world"}'${flags()}`;
   const examples = {
     "Command line": `dunlin ${command}
 
@@ -216,7 +227,8 @@ func main() {
 		Secure: ${isTls},
 	}
 	data := map[string]string{"hello": "world"}
-	if err := client.Trigger("my-channel", "my-event", data); err != nil {
+	err := client.Trigger("my-channel", "my-event", data)
+	if err != nil {
 		panic(err)
 	}
 }`,
