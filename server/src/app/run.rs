@@ -159,8 +159,6 @@ impl Node {
         if let Some((listener, certificate)) = encrypted {
             builder = listeners::tls(builder, listener, &parts, &certificate.server_config()?)?;
             if !config.tls.reload_interval.is_zero() {
-                let mut reclaim = Reclaim::new(Arc::clone(&hub));
-                tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
                 tasks.every("certificate", config.tls.reload_interval, move || {
                     certificate.look();
                 });
@@ -179,6 +177,8 @@ impl Node {
             .into_iter()
             .map(|server| (server.handle(), actix_rt::spawn(server)))
             .collect();
+        let mut reclaim = Reclaim::new(Arc::clone(&hub));
+        tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
         tasks.every("presence and cache", Duration::from_secs(1), move || {
             presence.tick();
             broker.tick();
@@ -265,7 +265,7 @@ fn demo(config: &Config, apps: &Apps) -> Option<Demo> {
     let section = config.apps.iter().find(|app| app.enabled)?;
     Some(Demo {
         app: apps.by_id(section.id.as_str())?,
-        secret: config.is_default_app.then_some(READY_MADE_SECRET),
+        secret: (section.secret.expose() == READY_MADE_SECRET).then_some(READY_MADE_SECRET),
     })
 }
 

@@ -824,10 +824,12 @@ impl Shard {
         self.shrink();
     }
 
-    /// Gives memory back after a crowd has left: the free end of the table is cut off. Looked at once per halving.
+    /// Gives memory back after a crowd has left: the free end of the table is cut off. Looked at now and then only.
     fn shrink(&mut self) {
         let used = self.slots.len() - self.free.len();
-        if self.slots.len() < 1024 || used > self.slots.len() / 4 || !self.free.len().is_multiple_of(256) {
+        let is_worth_a_look =
+            used == 0 || (used <= self.slots.len() / 4 && self.free.len().is_multiple_of(256));
+        if self.slots.len() < 256 || !is_worth_a_look {
             return;
         }
         let length = self
