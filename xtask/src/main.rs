@@ -66,11 +66,14 @@ fn cargo() -> Command {
     command
 }
 
-/// The root of the checkout.
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+/// The root of the checkout. Asked of cargo when we run, because a target directory that several checkouts share may
+/// hold a program that was compiled in another one.
+fn root() -> PathBuf {
+    let manifest =
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&manifest)
         .parent()
-        .unwrap_or_else(|| Path::new("."))
+        .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
 /// Cargo's target directory, found from where this program lies in it.
