@@ -182,7 +182,7 @@
   const q = JSON.stringify;
   const single = (text) => `'${String(text).replace(/[\\']/g, "\\$&")}'`;
   const shell = (text) => `'${String(text).replace(/'/g, "'\\''")}'`;
-  const isReadyMade = app.secret !== null;
+  const isReadyMade = app.id === "app-id" && app.key === "app-key" && app.secret !== null;
   const onlyHere = ["localhost", "127.0.0.1", "[::1]"].includes(host);
 
   function flags() {
@@ -233,7 +233,12 @@ func main() {
 	}
 }`,
     Python: `# pip install pusher
-import pusher
+${/^[0-9]+$/.test(app.id) ? "" : `#
+# This library takes app ids of digits only. Start the server with
+#   DUNLIN_DEFAULT_APP_ID=1001 DUNLIN_DEFAULT_APP_KEY=app-key \\
+#   DUNLIN_DEFAULT_APP_SECRET=app-secret
+# and come back to this page.
+`}import pusher
 
 client = pusher.Pusher(
     app_id=${q(app.id)},

@@ -19,8 +19,8 @@ use crate::apps::App;
 #[derive(Debug)]
 pub struct Demo {
     pub app: Arc<App>,
-    /// The app's secret, for examples that can be copied as they are. Only that of the ready-made app, which everybody
-    /// knows.
+    /// The app's secret, for examples that can be copied as they are. Only if it is that of the ready-made app, which
+    /// everybody knows.
     pub secret: Option<&'static str>,
 }
 
