@@ -9,14 +9,11 @@ use crate::config::{LogFormat, LogSection};
 /// What libraries may say, unless the configured filter names them: it has the last word. The server tells of every
 /// worker and port, which our own lines have told already, and the HTTP library calls every malformed request an error,
 /// which is the client's and no reason to look.
-const OTHERS: &str = "actix_server=warn,actix_http::h1::dispatcher=off";
+const OTHERS: &str = "actix_server=warn,actix_http=off";
 
 /// Starts logging to standard error. Called once, first.
 pub fn start(section: &LogSection) {
-    // The server library tells of every worker and port, which our own lines have told already; the HTTP library calls
-    // it an error when a peer sends nonsense, which is no news. A filter that names them has the last word.
-    let filter =
-        EnvFilter::builder().parse_lossy(format!("actix_server=warn,actix_http=off,{}", section.filter));
+    let filter = EnvFilter::builder().parse_lossy(format!("{OTHERS},{}", section.filter));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())
