@@ -8,3 +8,6 @@ pub mod metrics;
 pub mod run;
 pub mod telemetry;
 pub mod tls;
+
+#[cfg(test)]
+mod tests;

@@ -119,7 +119,6 @@ fn read(cert_path: &Path, key_path: &Path) -> anyhow::Result<CertifiedKey> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::net::{Ipv4Addr, SocketAddr};
     use std::time::Duration;
 
@@ -137,10 +136,8 @@ mod tests {
 
     use super::*;
     use crate::app::run::Node;
+    use crate::app::tests::{self, DEADLINE};
     use crate::clock;
-    use crate::config::{Sources, load};
-
-    const DEADLINE: Duration = Duration::from_secs(20);
 
     /// A directory with a pair of files, gone when dropped.
     struct Files(PathBuf);
@@ -259,29 +256,14 @@ mod tests {
             section.key_path.to_str().unwrap(),
         );
         let ours = [
-            ("DUNLIN_HOST", "127.0.0.1"),
-            ("DUNLIN_PORT", "0"),
-            ("DUNLIN_METRICS_PORT", "0"),
-            ("DUNLIN_SERVER__WORKERS", "2"),
-            ("DUNLIN_TLS__PORT", &port),
+            ("DUNLIN_TLS__PORT", port.as_str()),
             ("DUNLIN_TLS__CERT_PATH", cert),
             ("DUNLIN_TLS__KEY_PATH", key),
             ("DUNLIN_TLS__RELOAD_INTERVAL_MS", "100"),
             ("DUNLIN_APP_DEFAULTS__SUBSCRIPTION_COUNT", "false"),
         ];
-        let env: BTreeMap<_, _> = ours
-            .iter()
-            .chain(options)
-            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-            .collect();
-        let config = load(&Sources {
-            env,
-            ..Sources::default()
-        })
-        .unwrap()
-        .config;
         drop(free);
-        Node::start(config).await.unwrap()
+        tests::node(&[&ours, options].concat()).await
     }
 
     #[test]
