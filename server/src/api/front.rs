@@ -48,12 +48,12 @@ where
     }
 
     fn call(&self, request: Request) -> Self::Future {
-        let path = request.path().strip_prefix(self.api.path_prefix.as_str());
-        let is_for_browsers = self.api.section.cors && path.is_some_and(is_signed_api);
+        let path = self.api.signed_path(request.path());
+        let is_for_browsers = self.api.section.cors && is_signed_api(path);
         if is_for_browsers && is_preflight(&request) {
             return Box::pin(async { Ok(preflight()) });
         }
-        match path.and_then(publish_kind) {
+        match publish_kind(path) {
             Some(kind) if request.method() == Method::POST => {
                 let api = Arc::clone(&self.api);
                 let answer = async move { Ok(publish::handle(&api, kind, request).await) };

@@ -2,6 +2,7 @@
 //!
 //! Owns routes, extraction and the shape of answers. Must never contain a rule that a socket also needs.
 
+pub mod body;
 pub mod demo;
 pub mod error;
 pub mod front;
@@ -15,6 +16,7 @@ use actix_web::{FromRequest, Handler, Resource, Responder, web};
 use crate::apps::Apps;
 use crate::config::ApiSection;
 use crate::hub::{Hub, Services};
+use body::BodyBounds;
 use demo::Demo;
 use health::Readiness;
 use pusher::idempotency::Idempotency;
@@ -29,9 +31,16 @@ pub struct Api {
     pub section: ApiSection,
     /// What a proxy puts in front of the paths.
     pub path_prefix: String,
-    pub max_body_bytes: usize,
+    pub body: BodyBounds,
     /// `None`: the page is not served.
     pub demo: Option<Demo>,
+}
+
+impl Api {
+    /// The path as a client signed it: without what a proxy put in front, if it did.
+    pub fn signed_path<'a>(&self, path: &'a str) -> &'a str {
+        path.strip_prefix(self.path_prefix.as_str()).unwrap_or(path)
+    }
 }
 
 /// A path that can be read; with another method it answers 405 and says which it has.

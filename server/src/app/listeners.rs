@@ -188,17 +188,26 @@ fn front(
 > {
     fn_factory(move || {
         let api = Arc::clone(&parts.api);
-        let mut scope = web::scope(&parts.server.path_prefix).configure(routes);
-        if parts.fallback.enabled {
-            scope = scope.configure(fallback::routes);
+        let (has_fallback, has_demo) = (parts.fallback.enabled, api.demo.is_some());
+        let all_routes = move |config: &mut web::ServiceConfig| {
+            config.configure(routes);
+            if has_fallback {
+                config.configure(fallback::routes);
+            }
+            if has_demo {
+                config.configure(demo::routes);
+            }
+        };
+        // Behind a proxy that adds a prefix, probes and neighbours still come to the port without it.
+        let prefix = parts.server.path_prefix.as_str();
+        let mut routes = Routes::new();
+        if !prefix.is_empty() {
+            routes = routes.service(web::scope(prefix).configure(all_routes));
         }
-        if api.demo.is_some() {
-            scope = scope.configure(demo::routes);
-        }
-        let routes = Routes::new()
+        let routes = routes
             .app_data(web::Data::from(Arc::clone(&api)))
             .app_data(worker(&parts))
-            .service(scope)
+            .configure(all_routes)
             .default_service(web::to(async || {
                 HttpResponse::NotFound()
                     .content_type("text/plain; charset=utf-8")

@@ -16,6 +16,7 @@ use super::metrics;
 use super::telemetry;
 use super::tls::Certificate;
 use crate::api::Api;
+use crate::api::body::BodyBounds;
 use crate::api::demo::Demo;
 use crate::api::health::Readiness;
 use crate::api::pusher::idempotency::Idempotency;
@@ -134,7 +135,10 @@ impl Node {
             idempotency: Idempotency::new(&config.idempotency),
             section: config.api.clone(),
             path_prefix: config.server.path_prefix.clone(),
-            max_body_bytes: config.server.max_body_bytes,
+            body: BodyBounds {
+                max_bytes: config.server.max_body_bytes,
+                time: config.server.request_timeout,
+            },
             demo: demo(&config, &apps),
         });
         let parts = Parts {

@@ -14,7 +14,7 @@ pub struct Directory {
 }
 
 /// A set of workers, one bit each; iterates over their numbers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Workers(u64);
 
 impl Iterator for Workers {

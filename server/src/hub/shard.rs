@@ -106,7 +106,7 @@ struct Connection {
     memberships: Vec<Membership>,
     session: Session,
     /// Messages that wait for the answer to a join.
-    deferred: Option<Box<VecDeque<String>>>,
+    deferred: Option<VecDeque<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -391,7 +391,7 @@ impl Shard {
             return Poll::Ready(());
         };
         if !connection.waker.will_wake(cx.waker()) {
-            connection.waker = cx.waker().clone();
+            connection.waker.clone_from(cx.waker());
         }
         while let Some(connection) = self.connection(at) {
             if !connection.armed {
@@ -618,15 +618,12 @@ impl Shard {
             references: 0,
             group: None,
         };
-        let index = match self.free_channels.pop() {
-            Some(index) => {
-                self.channels[index as usize] = channel;
-                index
-            }
-            None => {
-                self.channels.push(channel);
-                u32::try_from(self.channels.len() - 1).expect("channels are bounded by subscriptions")
-            }
+        let index = if let Some(index) = self.free_channels.pop() {
+            self.channels[index as usize] = channel;
+            index
+        } else {
+            self.channels.push(channel);
+            u32::try_from(self.channels.len() - 1).expect("channels are bounded by subscriptions")
         };
         self.channel_index.get_or_insert_with(&key, || index);
         // Before the join: what is published from now on reaches this worker's mailbox.
@@ -1031,9 +1028,9 @@ impl Shard {
             [(frame, _)] => frame.clone(),
             several => {
                 let mut joined = BytesMut::with_capacity(several.iter().map(|(frame, _)| frame.len()).sum());
-                several
-                    .iter()
-                    .for_each(|(frame, _)| joined.extend_from_slice(frame));
+                for (frame, _) in several {
+                    joined.extend_from_slice(frame);
+                }
                 joined.freeze()
             }
         };
@@ -1244,7 +1241,7 @@ impl Shard {
                     );
                 }
                 _ if connection.armed && connection.accepted_s + bounds.write_stall_s <= now_s => {
-                    self.cut(at.slot)
+                    self.cut(at.slot);
                 }
                 Phase::Open { authorize_by_s } => {
                     connection.phase = Phase::Pinged {

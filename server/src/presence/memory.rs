@@ -1,6 +1,5 @@
 //! Presence of a single node.
 
-use std::collections::HashSet;
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +15,7 @@ use crate::answer::Answer;
 use crate::apps::App;
 use crate::clock;
 use crate::storage::keys::{ChannelKey, KeyRef};
-use crate::storage::memory::{Channel, Channels, Member};
+use crate::storage::memory::{Channel, Channels, CountAnnouncement, Member};
 use crate::webhooks::outbox::{ChannelEvent, Outbox};
 
 /// How often the subscribers of a channel are told their number.
@@ -34,26 +33,8 @@ pub struct MemoryPresence {
     outbox: Arc<dyn Outbox>,
     throttle: CountThrottle,
     users: Users,
-    /// Channels whose count is owed to their subscribers.
-    owed: Mutex<HashSet<Owed>>,
-}
-
-/// A channel in the set of those that are owed something, found by identity: its key lives as long as it is in there.
-#[derive(Debug)]
-struct Owed(Arc<ChannelKey>, Arc<App>);
-
-impl PartialEq for Owed {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.app() == other.0.app() && self.0.name() == other.0.name()
-    }
-}
-
-impl Eq for Owed {}
-
-impl std::hash::Hash for Owed {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        (self.0.app(), self.0.name()).hash(state);
-    }
+    /// Channels whose count is owed to their subscribers; each is noted when its flag is raised.
+    owed: Mutex<Vec<(Arc<ChannelKey>, Arc<App>)>>,
 }
 
 impl MemoryPresence {
@@ -144,7 +125,7 @@ impl MemoryPresence {
         {
             if !channel.count.owed {
                 channel.count.owed = true;
-                self.owed().insert(Owed(Arc::clone(key), Arc::clone(app)));
+                self.owed().push((Arc::clone(key), Arc::clone(app)));
             }
             return;
         }
@@ -161,7 +142,7 @@ impl MemoryPresence {
         );
     }
 
-    fn owed(&self) -> std::sync::MutexGuard<'_, HashSet<Owed>> {
+    fn owed(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<ChannelKey>, Arc<App>)>> {
         self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -233,7 +214,7 @@ impl Presence for MemoryPresence {
                 self.channels.mark_vacated(&leave.channel);
                 self.record(&leave.app, leave.channel.name(), ChannelEvent::Vacated);
             }
-            channel.count = Default::default();
+            channel.count = CountAnnouncement::default();
             if channel.cached.is_none() {
                 stripe.remove(key);
             }
@@ -273,7 +254,7 @@ impl Presence for MemoryPresence {
 
     fn tick(&self) {
         let owed = std::mem::take(&mut *self.owed());
-        for Owed(key, app) in owed {
+        for (key, app) in owed {
             let mut stripe = self.channels.stripe(key.borrowed());
             if let Some(channel) = stripe.get_mut(key.borrowed())
                 && channel.count.owed

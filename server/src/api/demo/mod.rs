@@ -11,7 +11,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::json;
 
 use super::error::Refusal;
-use super::pusher::{body, publish};
+use super::pusher::publish;
 use super::{Api, readable};
 use crate::apps::App;
 
@@ -120,7 +120,7 @@ async fn trigger(
         let message = "Only the demo page itself may trigger here; use the HTTP API, /apps/{app_id}/events";
         return Err(Refusal::new(StatusCode::FORBIDDEN, message));
     }
-    let body = body::read(payload, api.max_body_bytes).await?;
+    let body = api.body.read(request.headers(), payload).await?;
     let answer = publish::publish_event(&api, &demo.app, &body).await?;
     Ok(HttpResponse::Ok().content_type("application/json").body(answer))
 }

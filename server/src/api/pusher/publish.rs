@@ -13,7 +13,6 @@ use dunlin_protocol::names::ChannelName;
 use dunlin_protocol::signature::SignedRequest;
 use md5::{Digest as _, Md5};
 
-use super::body;
 use super::idempotency::Admission;
 use crate::api::Api;
 use crate::api::error::Refusal;
@@ -49,9 +48,9 @@ pub fn json(body: Bytes) -> Response<BoxBody> {
 }
 
 async fn answer(api: &Api, kind: Kind, request: &mut Request) -> Result<Bytes, Refusal> {
-    let body = body::read(request.take_payload(), api.max_body_bytes).await?;
-    let path = request.path();
-    let path = path.strip_prefix(api.path_prefix.as_str()).unwrap_or(path);
+    let payload = request.take_payload();
+    let body = api.body.read(&request.head().headers, payload).await?;
+    let path = api.signed_path(request.path());
     let signed = SignedRequest::new("POST", path, request.uri().query().unwrap_or_default());
     let app_id = path.split('/').nth(2);
     let app = authenticate(&api.apps, &signed, app_id, &body, clock::unix_seconds())?;

@@ -11,7 +11,6 @@ use dunlin_protocol::names::{ChannelName, UserId};
 use dunlin_protocol::signature::{QueryParams, SignedRequest};
 use serde::Serialize;
 
-use super::body;
 use crate::api::Api;
 use crate::api::error::Refusal;
 use crate::apps::App;
@@ -24,9 +23,8 @@ const PAGE: usize = 500;
 
 /// The app in whose name the request speaks, once its signature was checked and its rate allows.
 async fn signed_app(api: &Api, request: &HttpRequest, payload: web::Payload) -> Result<Arc<App>, Refusal> {
-    let body = body::read(payload, api.max_body_bytes).await?;
-    let path = request.uri().path();
-    let path = path.strip_prefix(api.path_prefix.as_str()).unwrap_or(path);
+    let body = api.body.read(request.headers(), payload).await?;
+    let path = api.signed_path(request.uri().path());
     let signed = SignedRequest::new(request.method().as_str(), path, request.query_string());
     let app = authenticate(
         &api.apps,
