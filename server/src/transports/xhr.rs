@@ -13,8 +13,8 @@ use futures_util::stream::once;
 use super::fallback::body::{self, Streaming};
 use super::fallback::session::{Link, Receiver};
 use super::fallback::{
-    answer, connect, frames, is_tls, not_found, origin, read_body, read_messages, resource, session_key,
-    table, worker,
+    Denied, answer, connect, frames, is_tls, origin, read_body, read_messages, resource, session_key, table,
+    worker,
 };
 use super::wanted_app;
 
@@ -43,14 +43,6 @@ pub(super) fn routes(config: &mut web::ServiceConfig) {
         ))
         .service(resource(&format!("{base}/xhr"), Method::POST, polling))
         .service(resource(&format!("{base}/xhr_send"), Method::POST, sending));
-}
-
-fn line(frame: &str) -> String {
-    format!("{frame}\n")
-}
-
-fn lines(frames: &[String]) -> String {
-    frames.iter().map(|frame| line(frame)).collect()
 }
 
 fn key(request: &HttpRequest) -> Option<String> {
@@ -93,12 +85,12 @@ fn receive(request: &HttpRequest, key: String) -> Result<Receiver, (CloseCode, S
 
 /// A client that gets an HTTP error cannot tell why; one that is let in and thrown out again can.
 fn refused((code, reason): (CloseCode, String)) -> String {
-    lines(&[frames::OPEN.to_owned(), frames::close(code.code(), &reason)])
+    frames::lines(&[frames::OPEN.to_owned(), frames::close(code.code(), &reason)])
 }
 
 async fn streaming(request: HttpRequest) -> HttpResponse {
     let Some(key) = key(&request) else {
-        return not_found(&request);
+        return Denied::unknown_session().answer(&request);
     };
     let mut answer = answer(&request, StatusCode::OK);
     answer
@@ -107,7 +99,7 @@ async fn streaming(request: HttpRequest) -> HttpResponse {
     match receive(&request, key) {
         Ok(receiver) => {
             let heartbeat = worker(&request).fallback.heartbeat;
-            answer.streaming(Streaming::new(receiver, PRELUDE, line, heartbeat).limited())
+            answer.streaming(Streaming::new(receiver, PRELUDE, frames::line, heartbeat).limited())
         }
         Err(refusal) => {
             let body = format!("{PRELUDE}{}", refused(refusal));
@@ -118,10 +110,10 @@ async fn streaming(request: HttpRequest) -> HttpResponse {
 
 async fn polling(request: HttpRequest) -> HttpResponse {
     let Some(key) = key(&request) else {
-        return not_found(&request);
+        return Denied::unknown_session().answer(&request);
     };
     let body = match receive(&request, key) {
-        Ok(receiver) => lines(&body::poll(receiver, worker(&request).fallback.poll_timeout).await),
+        Ok(receiver) => frames::lines(&body::poll(receiver, worker(&request).fallback.poll_timeout).await),
         Err(refusal) => refused(refusal),
     };
     answer(&request, StatusCode::OK)
@@ -130,24 +122,26 @@ async fn polling(request: HttpRequest) -> HttpResponse {
 }
 
 async fn sending(request: HttpRequest, payload: web::Payload) -> HttpResponse {
-    let sessions = &worker(&request).sessions;
+    match send(&request, payload).await {
+        Ok(()) => answer(&request, StatusCode::NO_CONTENT).finish(),
+        Err(denied) => denied.answer(&request),
+    }
+}
+
+async fn send(request: &HttpRequest, payload: web::Payload) -> Result<(), Denied> {
+    let sessions = &worker(request).sessions;
     // Before the body is read: nobody's messages are of no interest.
-    let Some(session) = key(&request).and_then(|key| sessions.find(&key)) else {
-        return not_found(&request);
-    };
-    let body = match read_body(&request, payload).await {
-        Ok(body) => body,
-        Err(refusal) => return refusal,
-    };
-    let messages = match read_messages(&request, &body) {
-        Ok(messages) => messages,
-        Err(refusal) => return refusal,
-    };
+    let session = key(request)
+        .and_then(|key| sessions.find(&key))
+        .ok_or_else(Denied::unknown_session)?;
+    let body = read_body(request, payload).await?;
+    let messages = read_messages(request, &body)?;
     if messages.is_empty() {
         session.pong();
     }
-    if !session.send(sessions, messages) {
-        return not_found(&request);
+    if session.send(sessions, messages) {
+        Ok(())
+    } else {
+        Err(Denied::unknown_session())
     }
-    answer(&request, StatusCode::NO_CONTENT).finish()
 }

@@ -61,6 +61,7 @@ impl Streaming {
     }
 
     /// For a client that reads only so much of one response.
+    #[must_use]
     pub fn limited(mut self) -> Self {
         self.length = Length::Counted(self.prelude.as_ref().map_or(0, Bytes::len));
         self

@@ -1,6 +1,6 @@
 //! Frames of the fallback transports, without the line end or whatever else a transport puts around them.
 //!
-//! The first character is the type (SockJS protocol 0.3; pusher-js source): `o` opened, `h` heartbeat, `a` an array of
+//! The first character is the type (`SockJS` protocol 0.3; pusher-js source): `o` opened, `h` heartbeat, `a` an array of
 //! messages, `c` closed.
 
 use bytes::{Buf, BytesMut};
@@ -15,6 +15,15 @@ pub const NO_MESSAGES: &str = "a[]";
 /// Most messages in one sending request. Clients send one each, or what they saved up during a round trip.
 pub const MAX_MESSAGES: usize = 1024;
 
+/// A frame as `xhr` transports send it.
+pub fn line(frame: &str) -> String {
+    format!("{frame}\n")
+}
+
+pub fn lines(frames: &[String]) -> String {
+    frames.iter().map(|frame| line(frame)).collect()
+}
+
 /// A `c` frame.
 pub fn close(code: u16, reason: &str) -> String {
     format!("c[{code},{}]", quoted(reason))
@@ -27,12 +36,15 @@ pub fn quoted(text: &str) -> String {
 
 /// A JSON string that may also stand inside a script inside HTML.
 pub fn quoted_for_script(text: &str) -> String {
-    let mut safe = String::new();
-    for c in quoted(text).chars() {
+    let quoted = quoted(text);
+    let mut safe = String::with_capacity(quoted.len());
+    for c in quoted.chars() {
         match c {
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
-                safe.push_str(&format!("\\u{:04x}", u32::from(c)));
-            }
+            '<' => safe.push_str(r"\u003c"),
+            '>' => safe.push_str(r"\u003e"),
+            '&' => safe.push_str(r"\u0026"),
+            '\u{2028}' => safe.push_str(r"\u2028"),
+            '\u{2029}' => safe.push_str(r"\u2029"),
             c => safe.push(c),
         }
     }
@@ -135,7 +147,7 @@ mod tests {
             text_frame(br#"{"a":"1"}"#),
             bytes::Bytes::from_static(&[0x8a, 1, b'x']),
             text_frame("é\n".repeat(100).as_bytes()),
-            text_frame(&[b'x'; 70_000]),
+            text_frame("x".repeat(70_000).as_bytes()),
             close_frame(4001, "say \"no\""),
         ]
         .concat()

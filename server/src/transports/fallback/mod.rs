@@ -35,7 +35,7 @@ use crate::presence::ConnectionRef;
 const WINDOW_BYTES: usize = 64 * 1024;
 /// The longest number of a server that a client may invent; pusher-js takes up to three digits.
 const MAX_SERVER_CHARS: usize = 16;
-/// The longest id of a session that a client may invent; pusher-js and SockJS take eight characters.
+/// The longest id of a session that a client may invent; pusher-js and `SockJS` take eight characters.
 const MAX_SESSION_CHARS: usize = 64;
 /// How long a browser may remember the answer to a preflight.
 const PREFLIGHT_MAX_AGE_S: &str = "86400";
@@ -80,7 +80,7 @@ pub(super) fn session_key(request: &HttpRequest, scope: &str) -> Option<String> 
 
 /// An answer that any page may read, and that nobody keeps.
 ///
-/// SockJS asks with credentials, for which browsers want the origin spelt out. No cookie means anything here, so that
+/// `SockJS` asks with credentials, for which browsers want the origin spelt out. No cookie means anything here, so that
 /// it gives nothing away.
 pub(super) fn answer(request: &HttpRequest, status: StatusCode) -> HttpResponseBuilder {
     let mut answer = HttpResponse::build(status);
@@ -124,60 +124,57 @@ where
         }))
 }
 
-pub(super) fn refusal(request: &HttpRequest, status: StatusCode, text: &'static str) -> HttpResponse {
-    answer(request, status)
-        .content_type("text/plain; charset=utf-8")
-        .body(text)
+/// Why a request is answered with an error, for people.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Denied {
+    status: StatusCode,
+    text: &'static str,
 }
 
-/// The session is unknown, or its name is not one.
-pub(super) fn not_found(request: &HttpRequest) -> HttpResponse {
-    refusal(request, StatusCode::NOT_FOUND, "Unknown session\n")
+impl Denied {
+    pub(super) fn new(status: StatusCode, text: &'static str) -> Self {
+        Self { status, text }
+    }
+
+    /// The session is unknown, or its name is not one.
+    pub(super) fn unknown_session() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Unknown session\n")
+    }
+
+    pub(super) fn answer(self, request: &HttpRequest) -> HttpResponse {
+        answer(request, self.status)
+            .content_type("text/plain; charset=utf-8")
+            .body(self.text)
+    }
 }
 
 /// Reads the body of a sending request, under the bounds of size and time.
 ///
 /// # Errors
-/// The answer: 413, 408, or 400 when the body broke off.
-pub(super) async fn read_body(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, HttpResponse> {
+/// 413, 408, or 400 when the body broke off.
+pub(super) async fn read_body(request: &HttpRequest, payload: web::Payload) -> Result<Bytes, Denied> {
     let worker = worker(request);
     let limit = worker.fallback.max_send_bytes;
-    match tokio::time::timeout(worker.request_timeout, payload.to_bytes_limited(limit)).await {
-        Ok(Ok(Ok(body))) => Ok(body),
-        Ok(Ok(Err(_))) => Err(refusal(
-            request,
-            StatusCode::BAD_REQUEST,
-            "The request body is incomplete\n",
-        )),
-        Ok(Err(_)) => Err(refusal(
-            request,
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "The request body is too large\n",
-        )),
-        Err(_) => Err(refusal(
-            request,
-            StatusCode::REQUEST_TIMEOUT,
-            "The request body took too long\n",
-        )),
-    }
+    let (status, text) =
+        match tokio::time::timeout(worker.request_timeout, payload.to_bytes_limited(limit)).await {
+            Ok(Ok(Ok(body))) => return Ok(body),
+            Ok(Ok(Err(_))) => (StatusCode::BAD_REQUEST, "The request body is incomplete\n"),
+            Ok(Err(_)) => (StatusCode::PAYLOAD_TOO_LARGE, "The request body is too large\n"),
+            Err(_) => (StatusCode::REQUEST_TIMEOUT, "The request body took too long\n"),
+        };
+    Err(Denied::new(status, text))
 }
 
 /// The messages in a sending request.
 ///
 /// # Errors
-/// The answer: 400 for anything but an array of texts, 413 for messages larger or more than there may be.
-pub(super) fn read_messages(request: &HttpRequest, json: &[u8]) -> Result<Vec<String>, HttpResponse> {
-    let Some(messages) = frames::messages(json) else {
-        return Err(refusal(
-            request,
-            StatusCode::BAD_REQUEST,
-            "Expected an array of texts\n",
-        ));
-    };
+/// 400 for anything but an array of texts, 413 for messages larger or more than there may be.
+pub(super) fn read_messages(request: &HttpRequest, json: &[u8]) -> Result<Vec<String>, Denied> {
+    let messages = frames::messages(json)
+        .ok_or_else(|| Denied::new(StatusCode::BAD_REQUEST, "Expected an array of texts\n"))?;
     let limit = worker(request).section.max_message_bytes;
     if messages.len() > frames::MAX_MESSAGES || messages.iter().any(|message| message.len() > limit) {
-        return Err(refusal(
-            request,
+        return Err(Denied::new(
             StatusCode::PAYLOAD_TOO_LARGE,
             "Too many messages, or too large a message\n",
         ));

@@ -274,6 +274,7 @@ pub struct Receiver {
 
 impl Receiver {
     /// Gets one frame at a time.
+    #[must_use]
     pub fn one_by_one(mut self) -> Self {
         self.takes_one = true;
         self

@@ -14,14 +14,14 @@ use dunlin_protocol::signature::SignedRequest;
 use super::fallback::body::{self, Streaming};
 use super::fallback::session::{Link, Receiver};
 use super::fallback::{
-    answer, connect, frames, is_tls, not_found, origin, read_body, read_messages, refusal, resource,
-    session_key, table, worker,
+    Denied, answer, connect, frames, is_tls, origin, read_body, read_messages, resource, session_key, table,
+    worker,
 };
 use super::wanted_app;
 use address::Address;
 
 const JAVASCRIPT: &str = "application/javascript; charset=UTF-8";
-/// The longest name of a function that a client may invent; SockJS takes about ten characters.
+/// The longest name of a function that a client may invent; `SockJS` takes about ten characters.
 const MAX_CALLBACK_CHARS: usize = 64;
 /// What is reflected must not be taken for anything else than it says it is.
 const NO_SNIFFING: (&str, &str) = ("X-Content-Type-Options", "nosniff");
@@ -55,11 +55,8 @@ async fn info(request: HttpRequest) -> HttpResponse {
 
 async fn iframe(request: HttpRequest) -> HttpResponse {
     let Some(script) = parameter(request.query_string(), "js_path").and_then(page::Script::parse) else {
-        return refusal(
-            &request,
-            StatusCode::BAD_REQUEST,
-            "js_path must be the address of a script\n",
-        );
+        let text = "js_path must be the address of a script\n";
+        return Denied::new(StatusCode::BAD_REQUEST, text).answer(&request);
     };
     let nonce = format!("{:032x}", rand::random::<u128>());
     answer(&request, StatusCode::OK)
@@ -81,20 +78,17 @@ fn parameter(query: &str, name: &str) -> Option<String> {
 /// The session's receiving end; opens the session if it is new.
 ///
 /// # Errors
-/// The answer: the name of the session is none, or there are too many.
-fn receive(request: &HttpRequest) -> Result<Receiver, HttpResponse> {
-    let key = session_key(request, "").ok_or_else(|| not_found(request))?;
+/// 404 when the name of the session is none, 503 when there are too many.
+fn receive(request: &HttpRequest) -> Result<Receiver, Denied> {
+    let key = session_key(request, "").ok_or_else(Denied::unknown_session)?;
     let worker = worker(request);
     let sessions = &worker.sessions;
     if let Some(session) = sessions.find(&key) {
         return Ok(session.attach(sessions));
     }
     let Some(place) = sessions.take_unaddressed() else {
-        return Err(refusal(
-            request,
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Too many sessions are being opened\n",
-        ));
+        let text = "Too many sessions are being opened\n";
+        return Err(Denied::new(StatusCode::SERVICE_UNAVAILABLE, text));
     };
     let session = sessions
         .add(key, Link::Unaddressed(place))
@@ -105,13 +99,13 @@ fn receive(request: &HttpRequest) -> Result<Receiver, HttpResponse> {
 /// Takes messages for a session, the first of which connects it.
 ///
 /// # Errors
-/// The answer: nobody has heard of the session.
-fn send(request: &HttpRequest, mut messages: Vec<String>) -> Result<(), HttpResponse> {
+/// 404: nobody has heard of the session.
+fn send(request: &HttpRequest, mut messages: Vec<String>) -> Result<(), Denied> {
     let worker = worker(request);
     let sessions = &worker.sessions;
     let session = session_key(request, "")
         .and_then(|key| sessions.find(&key))
-        .ok_or_else(|| not_found(request))?;
+        .ok_or_else(Denied::unknown_session)?;
     session.address(&mut messages, |first| {
         let Address { path, query } = Address::parse(first)?;
         let app = wanted_app(&worker.apps, &path, &query, is_tls(request), origin(request))?;
@@ -122,7 +116,7 @@ fn send(request: &HttpRequest, mut messages: Vec<String>) -> Result<(), HttpResp
     if session.send(sessions, messages) {
         Ok(())
     } else {
-        Err(not_found(request))
+        Err(Denied::unknown_session())
     }
 }
 
@@ -134,7 +128,7 @@ fn stream(
 ) -> HttpResponse {
     let receiver = match receive(request) {
         Ok(receiver) => receiver,
-        Err(refusal) => return refusal,
+        Err(denied) => return denied.answer(request),
     };
     let heartbeat = worker(request).fallback.heartbeat;
     answer(request, StatusCode::OK)
@@ -160,7 +154,7 @@ async fn eventsource(request: HttpRequest) -> HttpResponse {
     stream(&request, "text/event-stream; charset=UTF-8", "\r\n", event)
 }
 
-/// The client decodes per cent escapes, because a line end cannot be sent as it is (SockJS client source).
+/// The client decodes per cent escapes, because a line end cannot be sent as it is (`SockJS` client source).
 fn event(frame: &str) -> String {
     let mut event = String::with_capacity(frame.len() + 16);
     event.push_str("data: ");
@@ -185,25 +179,22 @@ async fn htmlfile(request: HttpRequest) -> HttpResponse {
             page::htmlfile(&callback),
             page::call,
         ),
-        Err(refusal) => refusal,
+        Err(denied) => denied.answer(&request),
     }
 }
 
 async fn xhr(request: HttpRequest) -> HttpResponse {
     let receiver = match receive(&request) {
         Ok(receiver) => receiver,
-        Err(refusal) => return refusal,
+        Err(denied) => return denied.answer(&request),
     };
-    poll(&request, receiver, |frames| {
-        frames.iter().map(|frame| format!("{frame}\n")).collect()
-    })
-    .await
+    poll(&request, receiver, frames::lines).await
 }
 
 async fn jsonp(request: HttpRequest) -> HttpResponse {
     let (callback, receiver) = match callback(&request).and_then(|name| Ok((name, receive(&request)?))) {
         Ok(both) => both,
-        Err(refusal) => return refusal,
+        Err(denied) => return denied.answer(&request),
     };
     // One call per response: the client removes its function after the first.
     poll(&request, receiver.one_by_one(), |frames| {
@@ -219,16 +210,10 @@ fn jsonp_calls(callback: &str, frames: &[String]) -> String {
 }
 
 /// The name of the function to call. It is reflected into a script: nothing but a name may pass.
-fn callback(request: &HttpRequest) -> Result<String, HttpResponse> {
+fn callback(request: &HttpRequest) -> Result<String, Denied> {
     parameter(request.query_string(), "c")
         .filter(|name| is_callback(name))
-        .ok_or_else(|| {
-            refusal(
-                request,
-                StatusCode::BAD_REQUEST,
-                "c must be the name of a function\n",
-            )
-        })
+        .ok_or_else(|| Denied::new(StatusCode::BAD_REQUEST, "c must be the name of a function\n"))
 }
 
 fn is_callback(name: &str) -> bool {
@@ -245,7 +230,7 @@ async fn xhr_send(request: HttpRequest, payload: web::Payload) -> HttpResponse {
     };
     match taken.await {
         Ok(()) => answer(&request, StatusCode::NO_CONTENT).finish(),
-        Err(refusal) => refusal,
+        Err(denied) => denied.answer(&request),
     }
 }
 
@@ -260,7 +245,7 @@ async fn jsonp_send(request: HttpRequest, payload: web::Payload) -> HttpResponse
         Ok(()) => answer(&request, StatusCode::OK)
             .content_type("text/plain; charset=UTF-8")
             .body("ok"),
-        Err(refusal) => refusal,
+        Err(denied) => denied.answer(&request),
     }
 }
 

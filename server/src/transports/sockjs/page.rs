@@ -33,7 +33,7 @@ pub(super) fn policy(nonce: &str) -> String {
     )
 }
 
-/// The page that SockJS's transports in a frame load.
+/// The page that the transports of `SockJS` in a frame load.
 pub(super) fn frame(Script(address): &Script, nonce: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html>\n<head>\n<meta charset=\"UTF-8\">\n<title>SockJS</title>\n\
