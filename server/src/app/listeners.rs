@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use actix_http::{HttpServiceBuilder, KeepAlive, Request, TlsAcceptorConfig};
-use actix_server::ServerBuilder;
+use actix_server::{GracefulShutdownSignal, ServerBuilder};
 use actix_service::{IntoServiceFactory as _, ServiceFactory, fn_factory, fn_service, map_config};
 use actix_tls::accept::max_concurrent_tls_connect;
 use actix_web::body::BoxBody;
@@ -97,9 +97,9 @@ fn routes(config: &mut web::ServiceConfig) {
 /// # Errors
 /// The listener cannot be used.
 pub fn plain(builder: ServerBuilder, listener: TcpListener, parts: &Parts) -> io::Result<ServerBuilder> {
-    let parts = parts.clone();
+    let (parts, stopping) = (parts.clone(), builder.graceful_shutdown_signal());
     builder.listen("sockets", listener, move || {
-        http(&parts)
+        http(&parts, &stopping)
             .upgrade(upgrades(parts.clone()))
             .finish(front(parts.clone()))
             .tcp()
@@ -119,10 +119,10 @@ pub fn tls(
     // A worker with this many handshakes under way would accept nothing more, on the plain port neither. Each has its
     // own deadline, and open files are the bound.
     max_concurrent_tls_connect(usize::MAX >> 1);
-    let (parts, config) = (parts.clone(), config.clone());
+    let (parts, config, stopping) = (parts.clone(), config.clone(), builder.graceful_shutdown_signal());
     builder.listen("sockets with TLS", listener, move || {
         let acceptor = TlsAcceptorConfig::default().handshake_timeout(parts.server.request_timeout);
-        http(&parts)
+        http(&parts, &stopping)
             .on_connect_ext(|_, data| {
                 data.insert(Encrypted);
             })
@@ -132,14 +132,21 @@ pub fn tls(
     })
 }
 
-fn http<T, S>(parts: &Parts) -> HttpServiceBuilder<T, S>
+/// How HTTP is spoken on every port. A server that is `stopping` finishes the requests it has and takes no more on
+/// the connections that wait for one.
+fn http<T, S>(parts: &Parts, stopping: &GracefulShutdownSignal) -> HttpServiceBuilder<T, S>
 where
     S: ServiceFactory<Request, Config = ()>,
     S::Error: Into<actix_http::Response<BoxBody>> + 'static,
     S::InitError: std::fmt::Debug,
     <S::Service as actix_service::Service<Request>>::Future: 'static,
 {
+    let stopping = stopping.clone();
     HttpServiceBuilder::default()
+        .graceful_shutdown_signal(move || {
+            let stopping = stopping.clone();
+            async move { stopping.notified().await }
+        })
         .client_request_timeout(parts.server.request_timeout)
         .keep_alive(KeepAlive::Timeout(parts.server.http_keep_alive))
         .tcp_nodelay(true)

@@ -24,7 +24,7 @@ use crate::apps::Apps;
 use crate::apps::store::ConfiguredApps;
 use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, Loaded, ServerSection};
 use crate::hub::{Hub, MAX_WORKERS, Services};
 use crate::presence::Presence;
 use crate::presence::memory::{CountThrottle, MemoryPresence};
@@ -51,17 +51,26 @@ async fn run(config: Config) -> anyhow::Result<()> {
     node.announce();
     stop_signal().await?;
     tracing::info!("stopping: no new connections, the present ones are asked to reconnect");
-    tokio::select! {
-        () = node.drain() => {}
-        again = stop_signal() => again?,
-    }
-    node.stop().await?;
+    let stop = tokio::select! {
+        () = node.drain() => Stop::WhenIdle,
+        again = stop_signal() => again.map(|()| Stop::Now)?,
+    };
+    node.stop(stop).await?;
     tracing::info!("stopped");
     Ok(())
 }
 
 /// The secret of the app that development has when none is configured.
 const READY_MADE_SECRET: &str = "app-secret";
+
+/// What becomes of requests that are being answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// They are finished, within `server.shutdown_timeout`.
+    WhenIdle,
+    /// They are dropped.
+    Now,
+}
 
 /// A node that serves.
 pub struct Node {
@@ -157,7 +166,7 @@ impl Node {
             .workers(workers)
             .backlog(backlog)
             .max_concurrent_connections(usize::MAX >> 1)
-            .shutdown_timeout(config.server.shutdown_timeout.as_secs())
+            .shutdown_timeout(time_after_drain(&config.server).as_secs())
             .disable_signals();
         builder = listeners::plain(builder, listener, &parts)?;
         if let Some((listener, certificate)) = encrypted {
@@ -246,14 +255,14 @@ impl Node {
             .sum()
     }
 
-    /// Ends everything. What is still connected is dropped.
+    /// Ends everything.
     ///
     /// # Errors
     /// A server broke while it served.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub async fn stop(mut self, stop: Stop) -> anyhow::Result<()> {
         self.readiness.set(false);
-        for (handle, serving) in self.servers {
-            handle.stop(false).await;
+        for (handle, serving) in self.servers.drain(..) {
+            handle.stop(stop == Stop::WhenIdle).await;
             serving.await.context("the server's task failed")??;
         }
         self.tasks.stop().await;
@@ -276,6 +285,14 @@ fn demo(config: &Config, apps: &Apps) -> Option<Demo> {
 fn bind(host: IpAddr, port: u16, backlog: u32, options: &str) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(host, port);
     listeners::bind(address, backlog).with_context(|| format!("cannot listen on {address} ({options})"))
+}
+
+/// What is left of the whole shutdown for requests that are being answered.
+fn time_after_drain(server: &ServerSection) -> Duration {
+    server
+        .shutdown_timeout
+        .saturating_sub(server.drain_window)
+        .max(Duration::from_secs(1))
 }
 
 fn worker_count(config: &Config) -> usize {

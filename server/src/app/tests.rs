@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::run::Node;
+use super::run::{Node, Stop};
 use crate::config::{Sources, load};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ fn a_known_path_says_which_methods_it_has() {
             Some("text/plain; charset=utf-8")
         );
         assert_eq!(ask(&node, "HEAD", "/healthz", &[], "").await.status(), 200);
-        node.stop().await.unwrap();
+        node.stop(Stop::Now).await.unwrap();
     });
 }
 
@@ -105,13 +105,13 @@ fn browsers_of_other_origins_are_let_in_only_where_that_is_wanted() {
         assert_eq!(header(&refusal, ALLOWED), Some("*"), "a page may read why");
         let other = ask(&open, "GET", "/healthz", &preflight[..1], "").await;
         assert_eq!(header(&other, ALLOWED), None, "only the signed API");
-        open.stop().await.unwrap();
+        open.stop(Stop::Now).await.unwrap();
 
         let closed = node(&[]).await;
         let answer = ask(&closed, "OPTIONS", "/apps/1/events", &preflight, "").await;
         assert_eq!(answer.status(), 405);
         assert_eq!(header(&answer, ALLOWED), None);
-        closed.stop().await.unwrap();
+        closed.stop(Stop::Now).await.unwrap();
     });
 }
 
@@ -135,13 +135,13 @@ fn the_demo_page_is_for_development_and_triggers_for_itself_only() {
             let answer = ask(&node, "POST", "/demo/trigger", &[("Origin", &origin)], &event).await;
             assert_eq!(answer.status(), status, "{origin}");
         }
-        node.stop().await.unwrap();
+        node.stop(Stop::Now).await.unwrap();
 
         let without = super::tests::node(&[("DUNLIN_DEMO__ENABLED", "off")]).await;
         for path in ["/demo", "/demo/app.json", "/demo/trigger"] {
             assert_eq!(ask(&without, "GET", path, &[], "").await.status(), 404, "{path}");
         }
-        without.stop().await.unwrap();
+        without.stop(Stop::Now).await.unwrap();
     });
 }
 
@@ -183,7 +183,7 @@ fn the_gauges_follow_who_is_there_and_are_back_at_zero_when_everybody_left() {
         while metrics(&node, &gauges).await != ["0", "0", "0", "0"] {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        node.stop().await.unwrap();
+        node.stop(Stop::Now).await.unwrap();
     });
 }
 
@@ -208,6 +208,6 @@ fn a_port_that_is_taken_stops_the_start_and_names_the_option() {
         .config;
         let error = Node::start(config).await.err().expect("the port is taken");
         assert!(error.to_string().contains("server.metrics_port"), "{error:#}");
-        first.stop().await.unwrap();
+        first.stop(Stop::Now).await.unwrap();
     });
 }

@@ -135,7 +135,7 @@ mod tests {
     use tokio_tungstenite::{WebSocketStream, client_async};
 
     use super::*;
-    use crate::app::run::Node;
+    use crate::app::run::{Node, Stop};
     use crate::app::tests::{self, DEADLINE};
     use crate::clock;
 
@@ -293,7 +293,7 @@ mod tests {
                 ("two".to_owned(), "2".to_owned()),
                 "to the old connection"
             );
-            node.stop().await.unwrap();
+            node.stop(Stop::Now).await.unwrap();
         });
     }
 
@@ -341,7 +341,7 @@ mod tests {
                 "last",
                 "the connection is not stuck afterwards"
             );
-            node.stop().await.unwrap();
+            node.stop(Stop::Now).await.unwrap();
         });
     }
 

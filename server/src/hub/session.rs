@@ -368,3 +368,249 @@ fn unsubscribe(name: &str, subscriptions: &impl Subscriptions) -> Effect {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use dunlin_protocol::pusher::outgoing::frames;
+
+    use super::*;
+    use crate::config::AppSection;
+    use crate::storage::keys::AppNum;
+
+    const SOCKET: SocketId = SocketId::new(1, 2);
+
+    /// Subscriptions as a table.
+    #[derive(Default)]
+    struct Table(HashMap<&'static str, Subscription>);
+
+    impl Subscriptions for Table {
+        fn find(&self, channel: &str) -> Option<Subscription> {
+            self.0.get(channel).cloned()
+        }
+
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+    }
+
+    fn joined(channel: &'static str, user: Option<&str>) -> Table {
+        let user_id = user.map(|id| id.parse().unwrap());
+        Table(HashMap::from([(channel, Subscription::Joined { user_id })]))
+    }
+
+    fn session(edit: impl FnOnce(&mut AppSection)) -> Session {
+        let mut section = AppSection::example();
+        edit(&mut section);
+        Session::new(Arc::new(App::new(AppNum(0), &section)), SOCKET)
+    }
+
+    fn auth(session: &Session, signed: &str) -> String {
+        let digest = session.app.secret.sign_hex(&[signed.as_bytes()]);
+        format!("{}:{}", session.app.key, std::str::from_utf8(&digest).unwrap())
+    }
+
+    fn subscribe(channel: &str, auth: &str, data: Option<&str>) -> String {
+        let data = data.map_or(String::new(), |data| {
+            format!(",\"channel_data\":{}", serde_json::json!(data))
+        });
+        format!(
+            "{{\"event\":\"pusher:subscribe\",\"data\":{{\"channel\":\"{channel}\",\"auth\":\"{auth}\"{data}}}}}"
+        )
+    }
+
+    fn client_event(channel: &str, name: &str, data: &str) -> String {
+        format!("{{\"event\":\"{name}\",\"channel\":\"{channel}\",\"data\":{data}}}")
+    }
+
+    /// What follows from a message, in a few words.
+    fn outcome(session: &mut Session, subscriptions: &Table, message: &str) -> String {
+        match session.on_message(message, subscriptions, 1) {
+            Effect::Nothing => "nothing".to_owned(),
+            Effect::Reply(bytes) => frames(&bytes)
+                .map(|frame| String::from_utf8_lossy(frame.payload).into_owned())
+                .collect::<Vec<_>>()
+                .join(" then "),
+            Effect::Join { channel, member } => {
+                format!(
+                    "join {channel} as {:?}",
+                    member.map(|member| member.user_id.to_string())
+                )
+            }
+            Effect::Leave { channel } => format!("leave {channel}"),
+            Effect::Publish {
+                channel,
+                event,
+                data_literal,
+                user_id,
+            } => {
+                format!(
+                    "publish {event} to {channel}: {data_literal} by {:?}",
+                    user_id.map(|id| id.to_string())
+                )
+            }
+            Effect::SignIn {
+                user_id, watchlist, ..
+            } => format!("sign in {user_id} watching {}", watchlist.len()),
+            Effect::Wait => "wait".to_owned(),
+            Effect::Close { code, message } => format!("close {}: {message}", code.code()),
+        }
+    }
+
+    #[test]
+    fn a_subscription_passes_the_checks_in_order() {
+        let mut it = session(|section| section.limits.subscriptions_per_connection = 1);
+        let good = auth(&it, "1.2:private-a");
+        let member = "{\"user_id\":7}";
+        let presence = auth(&it, &format!("1.2:presence-a:{member}"));
+        let nowhere = Table::default();
+        for (message, expected) in [
+            (subscribe("a", "", None), "join a as None"),
+            (subscribe("private-a", &good, None), "join private-a as None"),
+            (
+                subscribe("presence-a", &presence, Some(member)),
+                "join presence-a as Some(\"7\")",
+            ),
+            (subscribe("private-a", &good, Some("{}")), "Invalid signature"),
+            (subscribe("private-b", &good, None), "Invalid signature"),
+            (
+                subscribe("private-a", "other:00", None),
+                "Invalid key in subscription auth data: 'other'",
+            ),
+            (subscribe("private-a", "", None), "\"code\":4009"),
+            (subscribe("a b", "", None), "Invalid channel name"),
+            (subscribe("#server-to-user-7", "", None), "signed in as this user"),
+        ] {
+            let outcome = outcome(&mut it, &nowhere, &message);
+            assert!(outcome.contains(expected), "{message}: {outcome}");
+        }
+        let elsewhere = joined("b", None);
+        assert!(
+            outcome(&mut it, &elsewhere, &subscribe("b", "", None))
+                .contains("Existing subscription to channel b")
+        );
+        assert!(outcome(&mut it, &elsewhere, &subscribe("a", "", None)).contains("LimitReached"));
+    }
+
+    #[test]
+    fn a_refusal_never_shows_the_expected_signature() {
+        let mut it = session(|_| {});
+        let expected = auth(&it, "1.2:private-a");
+        let (key, digest) = expected.split_once(':').unwrap();
+        let outcome = outcome(
+            &mut it,
+            &Table::default(),
+            &subscribe("private-a", &format!("{key}:abc"), None),
+        );
+        assert!(
+            outcome.contains("but got abc") && !outcome.contains(digest),
+            "{outcome}"
+        );
+        let (first, second) = outcome.split_once(" then ").unwrap();
+        assert!(
+            first.contains("pusher:error") && second.contains("pusher:subscription_error"),
+            "{outcome}"
+        );
+    }
+
+    #[test]
+    fn client_events_pass_the_checks_in_order() {
+        let mut it = session(|section| section.limits.payload_bytes = 10);
+        let there = joined("presence-a", Some("7"));
+        for (message, expected) in [
+            (
+                client_event("presence-a", "client-x", "{\"a\": 1}"),
+                "publish client-x to presence-a: \"{\\\"a\\\":1}\" by Some(\"7\")",
+            ),
+            (
+                client_event("presence-a", "client-x", "\"text\""),
+                "publish client-x to presence-a: \"text\" by Some(\"7\")",
+            ),
+            (
+                client_event("presence-a", "x", "1"),
+                "Unsupported event received on socket: x",
+            ),
+            (
+                "{\"event\":\"client-x\",\"data\":1}".to_owned(),
+                "must contain channel and data",
+            ),
+            (
+                client_event("a", "client-x", "1"),
+                "only supported on private and presence channels",
+            ),
+            (
+                client_event("private-encrypted-a", "client-x", "1"),
+                "only supported on private and presence channels",
+            ),
+            (
+                client_event("private-b", "client-x", "1"),
+                "connection not subscribed to channel private-b",
+            ),
+            (
+                client_event("presence-a", "client-x", "\"12345678901\""),
+                "exceeds the allowed maximum (10 bytes)",
+            ),
+        ] {
+            let outcome = outcome(&mut it, &there, &message);
+            assert!(outcome.contains(expected), "{message}: {outcome}");
+        }
+        let mut off = session(|section| section.client_events = false);
+        let message = client_event("presence-a", "client-x", "1");
+        assert!(outcome(&mut off, &there, &message).contains("you must enable this feature"));
+        let waiting = Table(HashMap::from([("private-a", Subscription::Pending)]));
+        assert_eq!(
+            outcome(
+                &mut off,
+                &waiting,
+                "{\"event\":\"pusher:unsubscribe\",\"data\":{\"channel\":\"private-a\"}}"
+            ),
+            "wait"
+        );
+    }
+
+    #[test]
+    fn a_connection_may_send_as_many_client_events_as_its_app_allows() {
+        let mut it = session(|section| section.limits.client_events_per_second = 3);
+        let there = joined("private-a", None);
+        let message = client_event("private-a", "client-x", "1");
+        let published = |outcome: &String| outcome.starts_with("publish");
+        let outcomes: Vec<_> = (0..5).map(|_| outcome(&mut it, &there, &message)).collect();
+        assert_eq!(outcomes.iter().filter(|outcome| published(outcome)).count(), 3);
+        assert!(outcomes[4].contains("\"code\":4301"), "{}", outcomes[4]);
+    }
+
+    #[test]
+    fn a_user_signs_in_once_and_as_one() {
+        let mut it = session(|_| {});
+        let sign_in = |it: &Session, user_data: &str, signed: &str| {
+            let auth = auth(it, &format!("1.2::user::{signed}"));
+            format!(
+                "{{\"event\":\"pusher:signin\",\"data\":{{\"auth\":\"{auth}\",\"user_data\":{}}}}}",
+                serde_json::json!(user_data)
+            )
+        };
+        let (u1, u2) = ("{\"id\":\"u1\",\"watchlist\":[\"u2\"]}", "{\"id\":\"u2\"}");
+        let nowhere = Table::default();
+        let forged = sign_in(&it, u1, u2);
+        assert!(outcome(&mut it, &nowhere, &forged).starts_with("close 4009: Invalid signature"));
+        let first = sign_in(&it, u1, u1);
+        assert_eq!(outcome(&mut it, &nowhere, &first), "sign in u1 watching 1");
+        assert!(it.is_authorized());
+        assert!(
+            outcome(&mut it, &nowhere, &first).contains("pusher:signin_success"),
+            "again as the same"
+        );
+        let other = sign_in(&it, u2, u2);
+        assert!(outcome(&mut it, &nowhere, &other).contains("signed in as another user"));
+        assert_eq!(
+            outcome(&mut it, &nowhere, &subscribe("#server-to-user-u1", "", None)),
+            "join #server-to-user-u1 as None"
+        );
+        let presence = auth(&it, "1.2:presence-a");
+        assert_eq!(
+            outcome(&mut it, &nowhere, &subscribe("presence-a", &presence, None)),
+            "join presence-a as Some(\"u1\")"
+        );
+    }
+}

@@ -134,6 +134,8 @@ impl Shard {
         self.leave_everything(slot);
         if let Some(connection) = &mut self.slots[slot as usize].connection {
             connection.phase = phase;
+            // Its task may have stopped reading for the sake of a message that waited.
+            connection.waker.wake_by_ref();
             self.set_timer(slot);
             self.flush(slot);
         }
