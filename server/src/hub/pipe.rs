@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// Frames on their way from a shard to whichever request is waiting for them.
 ///
 /// Holds at most `window` bytes; the rest stays in the connection's outbox, where the bound and the clock for slow
-/// readers are. The shard is told through [`Pipe::drained`] that there is room again.
+/// readers are. Whoever polls [`Pipe::poll_writable`] is woken when there is room again.
 #[derive(Debug)]
 pub struct Pipe {
     window: usize,
@@ -40,7 +40,7 @@ impl Pipe {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes what fits, whole writes only, so that a chunk never ends inside a frame.
+    /// Takes the whole write or nothing. A write may end inside a frame: large backlogs are cut into equal pieces.
     ///
     /// # Errors
     /// `WouldBlock`: full.
