@@ -25,7 +25,7 @@ struct Heard {
 ///
 /// # Panics
 /// A property is broken.
-pub fn stream(stream: &[u8], sizes: &[u8]) {
+pub(super) fn stream(stream: &[u8], sizes: &[u8]) {
     let sizes = if sizes.is_empty() { &[1][..] } else { sizes };
     let mut rest = stream;
     let pieces = sizes.iter().cycle().map_while(|&size| {
@@ -53,7 +53,10 @@ fn heard<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Heard {
                     heard.messages.push(message);
                 }
                 Ok(None) => {
-                    assert!(bytes.len() <= MAX_MESSAGE_BYTES + MAX_HEAD_BYTES, "holds too much");
+                    assert!(
+                        bytes.len() <= MAX_MESSAGE_BYTES + MAX_HEAD_BYTES,
+                        "holds too much"
+                    );
                     break;
                 }
                 Err(violation) => {
@@ -120,8 +123,11 @@ mod tests {
             "\\PC{0,40}".prop_map(String::into_bytes),
             prop::collection::vec(any::<u8>(), 0..140),
             (290_usize..310).prop_map(|length| vec![b'x'; length]),
-            (any::<u16>(), "[a-z]{0,5}")
-                .prop_map(|(code, reason)| [&(code % 5500).to_be_bytes(), reason.as_bytes()].concat()),
+            (any::<u16>(), "[a-z]{0,5}").prop_map(|(code, reason)| [
+                &(code % 5500).to_be_bytes(),
+                reason.as_bytes()
+            ]
+            .concat()),
         ]
     }
 
