@@ -51,8 +51,19 @@ pub enum Mail {
     },
 }
 
-/// One worker's queue. Bounded by the bytes of the publications in it: the publisher is refused, never blocked.
-/// Everything else in it is bounded by the connections that cause it.
+impl Mail {
+    /// What it carries of other people's content.
+    fn content_bytes(&self) -> usize {
+        match self {
+            Self::Publication { frame, .. } | Self::Direct { frame, .. } => frame.len(),
+            Self::Received { messages, .. } => messages.iter().map(String::len).sum(),
+            Self::Joined { .. } | Self::Gone { .. } | Self::TerminateUser { .. } | Self::Drain { .. } => 0,
+        }
+    }
+}
+
+/// One worker's queue. Bounded by the bytes of the content in it: a publisher is refused, never blocked. Everything
+/// else in it is bounded by the connections that cause it.
 #[derive(Debug)]
 pub struct Mailbox {
     queue: Mutex<Vec<Mail>>,
@@ -76,10 +87,9 @@ impl Mailbox {
 
     /// Wakes the shard only if the mailbox was empty: at most one wake for any number of messages.
     pub fn push(&self, mail: Mail) {
-        if let Mail::Publication { frame, .. } = &mail {
-            self.bytes.fetch_add(frame.len(), Ordering::Relaxed);
-        }
+        let bytes = mail.content_bytes();
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let was_empty = queue.is_empty();
         queue.push(mail);
         drop(queue);
@@ -92,7 +102,7 @@ impl Mailbox {
         self.bytes() >= self.max_bytes
     }
 
-    /// Bytes of the publications that wait.
+    /// Bytes of the content that waits.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
@@ -103,10 +113,8 @@ impl Mailbox {
         if into.capacity() > KEPT_CAPACITY {
             *into = Vec::new();
         }
-        std::mem::swap(
-            &mut *self.queue.lock().unwrap_or_else(PoisonError::into_inner),
-            into,
-        );
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::swap(&mut *queue, into);
         self.bytes.store(0, Ordering::Relaxed);
     }
 
