@@ -15,6 +15,7 @@ use actix_web::dev::AppConfig;
 use actix_web::{App as Routes, HttpResponse, web};
 use bytes::BytesMut;
 use rustls::ServerConfig;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::TcpSocket;
 
 use crate::api::{Api, demo, front::Front, health, pusher};
@@ -73,6 +74,10 @@ fn worker(parts: &Parts) -> Rc<Worker> {
     WORKER.with(|worker| Rc::clone(worker.get_or_init(start)))
 }
 
+/// How long the kernel keeps trying to get bytes to a peer. Well above the times after which the shards give up on a
+/// socket: it is for answers to HTTP requests, which nobody else watches.
+const PEER_TIMEOUT_MS: u32 = 90_000;
+
 /// Binds an address, so that a port that is taken is an error before anything has started.
 ///
 /// # Errors
@@ -84,6 +89,8 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
         TcpSocket::new_v6()?
     };
     socket.set_reuseaddr(true)?;
+    // Connections inherit it. Whoever acknowledges nothing for so long is gone, whatever it was sent and by whom.
+    set_tcp_user_timeout(&socket, PEER_TIMEOUT_MS)?;
     socket.bind(address)?;
     socket.listen(backlog)?.into_std()
 }
