@@ -1,31 +1,32 @@
 //! `cargo xtask bench`: the scenarios of the load generator against a fresh release server, as multiples of the floor.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::str::FromStr;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use dunlin_load::scenario::Measure;
 use dunlin_load::{Budget, CATALOGUE, Effort, Entry, Node, Report, Target};
 
+use crate::server::Server;
+use crate::{cargo, root, say, succeed, target_dir};
+
 const USAGE: &str = "cargo xtask bench [SCENARIO…] [--quick] [--rounds N] [--save NAME]
-                  [--at ADDR[,ADDR] [--pid PID[,PID]] [--app ID:KEY:SECRET]]
+                  [--at ADDR[,ADDR] [--pid PID[,PID]] [--metrics ADDR[,ADDR]] [--app ID:KEY:SECRET]]
 
   SCENARIO   a name or the first words of one; all the default ones when left out
   --quick    one short round instead of three full ones
   --rounds N so many rounds; the medians are shown
   --save     also write docs/benchmarks/NAME.md
   --at       load servers that already run on this machine, instead of starting one;
-             --pid for CPU and memory, --app for an app of theirs without limits";
+             --pid for CPU and memory, --metrics for the gauges that must be back at zero when all have left,
+             --app for an app of theirs without limits";
 
 const APP: (&str, &str, &str) = ("1000", "bench-key", "bench-secret");
-const START_DEADLINE: Duration = Duration::from_secs(20);
-/// Lines of the server's log that are shown when it fails.
-const LOG_TAIL: usize = 20;
 
 #[derive(Debug, Default)]
 struct Options {
@@ -35,6 +36,7 @@ struct Options {
     save: Option<String>,
     at: Vec<SocketAddr>,
     pids: Vec<u32>,
+    metrics: Vec<SocketAddr>,
     app: Option<(String, String, String)>,
 }
 
@@ -45,7 +47,8 @@ struct Options {
 /// written: a budget that was missed or a run that was not clean.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
-        return say(&format!("{USAGE}\n\nscenarios: {}\n", names().join(", ")));
+        say(&format!("{USAGE}\n\nscenarios: {}", names().join(", ")));
+        return Ok(());
     }
     let options = parse(args)?;
     let entries = select(&options)?;
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
 
     let mut findings: Vec<Finding> = Vec::new();
-    say(&heading())?;
+    say(heading().trim_end());
     for entry in entries {
         let entry = if options.quick { entry.quick() } else { entry };
         let mut reports = Vec::new();
@@ -73,7 +76,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             );
         }
         let finding = Finding { entry, reports };
-        say(&finding.lines())?;
+        say(finding.lines().trim_end());
         findings.push(finding);
     }
     if let Some(name) = &options.save {
@@ -83,7 +86,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
             &path,
             page(name, rounds, options.quick, built.as_ref(), &findings)?,
         )?;
-        say(&format!("\nsaved docs/benchmarks/{name}.md\n"))?;
+        say(&format!("\nsaved docs/benchmarks/{name}.md"));
     }
     let bad: Vec<&str> = findings
         .iter()
@@ -118,8 +121,9 @@ fn parse(args: &[String]) -> Result<Options> {
                 }
                 options.save = Some(name.clone());
             }
-            "--at" => options.at = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
-            "--pid" => options.pids = value()?.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--at" => options.at = list(value()?)?,
+            "--pid" => options.pids = list(value()?)?,
+            "--metrics" => options.metrics = list(value()?)?,
             "--app" => {
                 let mut parts = value()?.splitn(3, ':').map(str::to_owned);
                 options.app = parts
@@ -136,6 +140,14 @@ fn parse(args: &[String]) -> Result<Options> {
         }
     }
     Ok(options)
+}
+
+/// The parts of a value, one for each node.
+fn list<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(value: &str) -> Result<Vec<T>> {
+    value
+        .split(',')
+        .map(|part| part.parse().with_context(|| format!("{part:?} in {value:?}")))
+        .collect()
 }
 
 fn names() -> Vec<&'static str> {
@@ -175,122 +187,37 @@ struct Built {
     seconds: f64,
 }
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."))
-        .to_owned()
-}
-
 fn build() -> Result<Built> {
     let began = Instant::now();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--release", "--package", "dunlin", "--bin", "dunlin"])
-        .current_dir(root())
-        .status()
-        .context("cannot run cargo")?;
-    if !status.success() {
-        bail!("the server does not build");
-    }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let target = target_dir()?;
+    succeed(
+        cargo()
+            .args([
+                "build",
+                "--release",
+                "--package",
+                "dunlin",
+                "--bin",
+                "dunlin",
+                "--target-dir",
+            ])
+            .arg(&target),
+    )?;
     Ok(Built {
-        binary: root().join(target).join("release/dunlin"),
+        binary: target.join("release/dunlin"),
         seconds: began.elapsed().as_secs_f64(),
     })
 }
 
-/// A server of our own; it ends with this value.
-struct Server {
-    child: Child,
-    addr: SocketAddr,
-    folder: PathBuf,
-}
-
-impl Server {
-    fn start(binary: &Path) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("dunlin-bench-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
-        let config = folder.join("dunlin.toml");
-        let (id, key, secret) = APP;
-        fs::write(
-            &config,
-            format!(
-                "[log]\nfilter = \"warn\"\n\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\nname = \"Bench\"\n\
-                 client_events = true\n\n[apps.limits]\nconnections = 0\npublishes_per_second = 0\n\
-                 reads_per_second = 0\nclient_events_per_second = 0\npresence_members = 0\n\
-                 subscriptions_per_connection = 0\n"
-            ),
-        )?;
-        let [port, metrics, dashboard] = free_ports()?;
-        let log = File::create(folder.join("server.log"))?;
-        let child = Command::new(binary)
-            .arg("serve")
-            // Nothing of the caller's own settings may reach the server.
-            .env_clear()
-            .env("DUNLIN_CONFIG", &config)
-            .env("DUNLIN_HOST", Ipv4Addr::LOCALHOST.to_string())
-            .env("DUNLIN_PORT", port.to_string())
-            .env("DUNLIN_METRICS_PORT", metrics.to_string())
-            .env("DUNLIN_DASHBOARD_PORT", dashboard.to_string())
-            .env("DUNLIN_DATA_DIR", folder.join("data"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut server = Self {
-            child,
-            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            folder,
-        };
-        server.wait_until_it_listens()?;
-        Ok(server)
-    }
-
-    fn wait_until_it_listens(&mut self) -> Result<()> {
-        let began = Instant::now();
-        while TcpStream::connect(self.addr).is_err() {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the server ended at its start ({status}):\n{}", self.log_tail());
-            }
-            if began.elapsed() > START_DEADLINE {
-                bail!(
-                    "the server does not listen on {}:\n{}",
-                    self.addr,
-                    self.log_tail()
-                );
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        Ok(())
-    }
-
-    fn log_tail(&self) -> String {
-        let log = fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Measured and done: nothing to drain for. A process that is gone already is as good.
-        drop(self.child.kill());
-        drop(self.child.wait());
-        drop(fs::remove_dir_all(&self.folder));
-    }
-}
-
-fn free_ports() -> Result<[u16; 3]> {
-    // All three are held at once, so that they differ.
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let held = [bind()?, bind()?, bind()?];
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
+/// The server's configuration: one app that no limit slows down.
+fn config() -> String {
+    let (id, key, secret) = APP;
+    format!(
+        "[log]\nfilter = \"warn\"\n\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\nname = \"Bench\"\n\
+         client_events = true\n\n[apps.limits]\nconnections = 0\npublishes_per_second = 0\n\
+         reads_per_second = 0\nclient_events_per_second = 0\npresence_members = 0\n\
+         subscriptions_per_connection = 0\n"
+    )
 }
 
 fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built>) -> Result<Report> {
@@ -298,6 +225,7 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
         let nodes = options.at.iter().enumerate().map(|(index, addr)| Node {
             addr: *addr,
             pid: options.pids.get(index).copied(),
+            metrics: options.metrics.get(index).copied(),
         });
         let app = options
             .app
@@ -305,10 +233,16 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
             .unwrap_or_else(|| (APP.0.into(), APP.1.into(), APP.2.into()));
         return load(nodes.collect(), app, entry, effort);
     };
-    let mut server = Server::start(&built.binary)?;
+    let scratch = target_dir()?.join("bench");
+    if scratch.exists() {
+        // What an earlier round left is no part of this one.
+        fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
+    }
+    let mut server = Server::start_with(&built.binary, &scratch, &config())?;
     let node = Node {
-        addr: server.addr,
-        pid: Some(server.child.id()),
+        addr: server.addr(),
+        pid: Some(server.pid()),
+        metrics: Some(server.metrics_addr()),
     };
     let outcome = load(
         vec![node],
@@ -316,17 +250,13 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
         entry,
         effort,
     );
-    if let Some(status) = server.child.try_wait()? {
-        bail!(
-            "the server ended during the run ({status}):\n{}",
-            server.log_tail()
-        );
-    }
-    let mut report = outcome.with_context(|| format!("the server's log ends:\n{}", server.log_tail()))?;
-    let log = fs::read_to_string(server.folder.join("server.log")).unwrap_or_default();
-    if let Some(line) = log.lines().find(|line| line.contains("panicked")) {
-        report.faults.push(format!("the server's log: {line}"));
-    }
+    let complaint = server.complaint();
+    let mut report = outcome.with_context(|| {
+        complaint
+            .clone()
+            .unwrap_or_else(|| format!("the server's log ends:\n{}", server.log_tail()))
+    })?;
+    report.faults.extend(complaint);
     Ok(report)
 }
 
@@ -520,12 +450,6 @@ fn shown(value: Option<f64>) -> String {
         Some(value) if value >= 10.0 => format!("{value:.1}"),
         Some(value) => format!("{value:.2}"),
     }
-}
-
-fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    Ok(out.flush()?)
 }
 
 fn page(

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::needs::{CHROMIUM, GO, JAVA, MAVEN, NODE, NPM, Need, PYTHON};
 use crate::server::Server;
-use crate::{cargo, root, say, target_dir};
+use crate::{cargo, command_line, root, say, succeed, target_dir};
 
 /// A layer that takes longer hangs. Cargo's layers compile first, on a slow machine for a long time.
 const CARGO_LIMIT: Duration = Duration::from_mins(40);
@@ -298,30 +298,10 @@ fn build_server(target: &Path) -> Result<PathBuf> {
     Ok(target.join("debug/dunlin"))
 }
 
-fn succeed(command: &mut Command) -> Result<()> {
-    let shown = format!("{} {}", command.get_program().display(), words(command));
-    let status = command
-        .stdin(Stdio::null())
-        .status()
-        .with_context(|| format!("cannot run `{shown}`"))?;
-    if !status.success() {
-        bail!("`{shown}` failed");
-    }
-    Ok(())
-}
-
-fn words(command: &Command) -> String {
-    command
-        .get_args()
-        .map(|arg| arg.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
 /// Runs a command, repeats its output and counts the verdicts in it. A command that fails without a verdict, hangs, or
 /// succeeds without testing anything, counts as one failure.
 fn watch(mut command: Command, limit: Duration, verdict: fn(&str) -> Tally) -> Result<Tally> {
-    let shown = format!("{} {}", command.get_program().display(), words(&command));
+    let shown = command_line(&command);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

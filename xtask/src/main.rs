@@ -7,9 +7,10 @@ mod server;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use dunlin_load::readers;
 
 const USAGE: &str = "cargo xtask COMMAND
 
@@ -37,6 +38,8 @@ fn run(args: &[String]) -> Result<()> {
         "test" => layers::run(rest),
         "check" => check(),
         "bench" => bench::run(rest),
+        // Not for people: the benchmarks start this program again for some of their clients.
+        readers::ARGUMENT => readers::serve(),
         "help" | "--help" | "-h" => {
             say(USAGE);
             Ok(())
@@ -51,12 +54,31 @@ fn check() -> Result<()> {
         &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
     ] {
         say(&format!("cargo {}", args.join(" ")));
-        let status = cargo().args(args).status().context("cargo cannot be run")?;
-        if !status.success() {
-            bail!("`cargo {}` found something", args.join(" "));
-        }
+        succeed(cargo().args(args))?;
     }
     Ok(())
+}
+
+/// Runs a command to its end.
+fn succeed(command: &mut Command) -> Result<()> {
+    let shown = command_line(command);
+    let status = command
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed");
+    }
+    Ok(())
+}
+
+/// A command as one would type it.
+fn command_line(command: &Command) -> String {
+    let words: Vec<_> = std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect();
+    words.join(" ")
 }
 
 /// Cargo, as it runs us, in the workspace's root.

@@ -1,8 +1,7 @@
-//! A fresh `dunlin serve` for one suite of foreign clients, and how the suite is told about it.
+//! A fresh `dunlin serve` for one suite of foreign clients or one round of a benchmark, and how a suite is told about it.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -43,6 +42,7 @@ pub(crate) struct Server {
     config: Option<PathBuf>,
     apps: &'static [(&'static str, &'static str)],
     port: u16,
+    metrics_port: u16,
     log: PathBuf,
 }
 
@@ -53,10 +53,15 @@ impl Server {
     /// The directory cannot be written, or the server ends or stays not ready; the text holds the end of its log.
     pub(crate) fn start(binary: &Path, scratch: &Path) -> Result<Self> {
         let apps: Vec<String> = APPS.iter().map(|(_, app)| format!("[[apps]]\n{app}\n")).collect();
-        fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
-        let config = scratch.join("dunlin.toml");
-        fs::write(&config, apps.join("\n")).with_context(|| format!("cannot write {}", config.display()))?;
-        Self::spawn(binary, scratch, Some(config), &APPS)
+        Self::spawn(binary, scratch, Some(&apps.join("\n")), &APPS)
+    }
+
+    /// Starts the binary with `config` as its file; no suite is told of the apps in it.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub(crate) fn start_with(binary: &Path, scratch: &Path, config: &str) -> Result<Self> {
+        Self::spawn(binary, scratch, Some(config), &[])
     }
 
     /// Starts the binary as a newcomer does: no file, no apps, only other ports than the usual ones.
@@ -64,16 +69,24 @@ impl Server {
     /// # Errors
     /// As `start`.
     pub(crate) fn start_bare(binary: &Path, scratch: &Path) -> Result<Self> {
-        fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         Self::spawn(binary, scratch, None, &READY_MADE)
     }
 
     fn spawn(
         binary: &Path,
         scratch: &Path,
-        config: Option<PathBuf>,
+        config: Option<&str>,
         apps: &'static [(&'static str, &'static str)],
     ) -> Result<Self> {
+        fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+        let config = match config {
+            Some(text) => {
+                let file = scratch.join("dunlin.toml");
+                fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+                Some(file)
+            }
+            None => None,
+        };
         let [port, dashboard, metrics] = free_ports()?;
         let log = scratch.join("server.log");
         let out = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
@@ -103,6 +116,7 @@ impl Server {
             config,
             apps,
             port,
+            metrics_port: metrics,
             log,
         };
         let end = Instant::now() + START_DEADLINE;
@@ -122,6 +136,21 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         Ok(server)
+    }
+
+    /// Where it serves sockets and the HTTP API.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))
+    }
+
+    /// Where its metrics are.
+    pub(crate) fn metrics_addr(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.metrics_port))
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The variables by which a suite finds the server, its apps and its binary.
@@ -147,7 +176,7 @@ impl Server {
         variables
     }
 
-    /// What is wrong with the server after a suite: it ended, or its log tells of a panic.
+    /// What is wrong with the server after its use: it ended, or its log tells of a panic.
     pub(crate) fn complaint(&mut self) -> Option<String> {
         let ended = self
             .child
@@ -165,23 +194,15 @@ impl Server {
     }
 
     fn is_ready(&self) -> bool {
-        let ask = || -> std::io::Result<String> {
-            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
-            let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
-            stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-            stream.write_all(b"GET /ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
-        };
-        ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+        dunlin_load::get(self.addr(), "/ready").is_ok()
     }
 
     fn log_text(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    fn log_tail(&self) -> String {
+    /// The last lines of its log.
+    pub(crate) fn log_tail(&self) -> String {
         let text = self.log_text();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")

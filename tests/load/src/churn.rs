@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::gather::{Places, Seat, Step, gather, step, subscribe};
+use crate::aftermath::send_home;
+use crate::gather::{Places, Step, gather, step, subscribe};
 use crate::histogram::Histogram;
-use crate::idle::{judge, memory_after};
+use crate::idle::{Bystander, note_dropped, seats};
 use crate::process::private_kib;
-use crate::report::{Memory, Meter, Report};
-use crate::scenario::nanoseconds;
+use crate::report::{Meter, Report};
+use crate::scenario::{Churn, nanoseconds};
 use crate::target::Target;
 use crate::wire::{Dialect, End, Id, News, Scene, Wire};
 
@@ -20,13 +21,11 @@ const VISIT_NS: u64 = 1_000_000_000;
 const CHANNELS: u64 = 50;
 /// Time for the last visitors to be seated and to leave.
 const LAST_VISITS_NS: u64 = 5_000_000_000;
-
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) idle: u32,
-    pub(crate) per_second: u32,
-    pub(crate) duration: Duration,
-}
+/// The small churn before the one that counts.
+const WARM_UP_IDLE: u32 = 500;
+const WARM_UP: Duration = Duration::from_secs(3);
+/// A server gives memory back some seconds after a crowd left; the start is read after that.
+const SETTLE_NS: u64 = 4_000_000_000;
 
 struct Visits<'a> {
     target: &'a Target,
@@ -120,16 +119,29 @@ impl Scene for Visits<'_> {
     }
 }
 
-pub(crate) fn churn(wire: &mut Wire, target: &Target, shape: Shape) -> Result<Report> {
-    let seats: Vec<Seat> = (0..shape.idle as usize)
-        .map(|place| Seat {
-            node: place % target.nodes.len(),
-            channel: Some(format!("idle-{place:05}")),
-            receive_buffer: None,
-        })
-        .collect();
-    let before_kib = private_kib(target)?;
-    gather(wire, target, &seats)?;
+/// A small churn first, then the one that counts; in the end all leave.
+pub(crate) fn churn(wire: &mut Wire, target: &Target, shape: Churn) -> Result<Report> {
+    // The first crowd makes a server reserve what it keeps for good, whatever comes later.
+    let small = Churn {
+        idle: shape.idle.min(WARM_UP_IDLE),
+        duration: shape.duration.min(WARM_UP),
+        ..shape
+    };
+    visit(wire, target, small)?;
+    wire.hang_up_all();
+    let known = private_kib(target)?.is_some();
+    Bystander::default().watch(wire, if known { SETTLE_NS } else { 0 })?;
+
+    let start_kib = private_kib(target)?;
+    let mut report = visit(wire, target, shape)?;
+    let held_kib = private_kib(target)?;
+    send_home(wire, target, shape.idle, (start_kib, held_kib), &mut report)?;
+    Ok(report)
+}
+
+/// Seats the idle, then lets visitors come and go beside them.
+fn visit(wire: &mut Wire, target: &Target, shape: Churn) -> Result<Report> {
+    gather(wire, target, &seats(target, shape.idle))?;
     let idle_kib = private_kib(target)?;
 
     let mut visits = Visits {
@@ -184,24 +196,11 @@ pub(crate) fn churn(wire: &mut Wire, target: &Target, shape: Shape) -> Result<Re
             visits.left
         ));
     }
-    for (end, count) in &visits.ends {
-        report
-            .faults
-            .push(format!("{count} idle connections ended: {end}"));
-    }
-    wire.hang_up_all();
-    if let (Some(before_kib), Some(idle_kib), Some(held_kib)) = (before_kib, idle_kib, held_kib) {
+    note_dropped(&mut report, &visits.ends);
+    if let (Some(idle_kib), Some(held_kib)) = (idle_kib, held_kib) {
         report.remarks.push(format!(
-            "{idle_kib} KiB before the visits, {held_kib} KiB after them"
+            "{idle_kib} KiB with the idle before the visits, {held_kib} KiB after them"
         ));
-        let after_kib = memory_after(wire, target, before_kib)?;
-        report.memory = Some(Memory {
-            connections: u64::from(shape.idle),
-            before_kib,
-            held_kib,
-            after_kib,
-        });
-        judge(&mut report);
     }
     Ok(report)
 }

@@ -1,7 +1,5 @@
 //! Publications and client events to many subscribers, as fast as the server takes them or at a fixed rate.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Result, bail};
 
 use crate::gather::{Crowd, Places, Seat, gather, left_early};
@@ -11,9 +9,9 @@ use crate::ledger::Ledger;
 use crate::payload::{self, Finder, PAYLOAD_BYTES, Stamp};
 use crate::publishers::{Outcome, Publishers};
 use crate::report::{Meter, Report};
-use crate::scenario::{Effort, Pace};
+use crate::scenario::{ClientEvents, Effort, Fanout, Pace};
 use crate::target::Target;
-use crate::wire::{End, Id, News, Scene, Wire};
+use crate::wire::{Id, News, Scene, Wire};
 
 /// The one channel of a fan-out; with [`crate::http::EVENT_NAME`] a message has 175 bytes.
 pub(crate) const CHANNEL: &str = "fan-out";
@@ -36,10 +34,6 @@ pub(crate) struct Traffic<'a> {
     channels: Vec<String>,
     /// From connections to subscribers of the ledger.
     pub(crate) readers: Places,
-    /// Connections that may end without spoiling the run.
-    pub(crate) bystanders: Places,
-    /// How bystanders ended, and how many of them.
-    pub(crate) bystander_ends: BTreeMap<End, u32>,
     finder: Finder,
     pub(crate) latency: Histogram,
     pub(crate) payload_bytes: usize,
@@ -78,8 +72,6 @@ impl<'a> Traffic<'a> {
             ledger: Ledger::new(channels.len()),
             channels,
             readers: Places::default(),
-            bystanders: Places::default(),
-            bystander_ends: BTreeMap::new(),
             finder: Finder::default(),
             latency: Histogram::default(),
             payload_bytes: PAYLOAD_BYTES,
@@ -287,30 +279,17 @@ impl Scene for Traffic<'_> {
             return Ok(());
         }
         match news {
-            News::Ended(end) if self.bystanders.get(id).is_some() => {
-                self.bystanders.clear(id);
-                *self.bystander_ends.entry(end).or_default() += 1;
-                Ok(())
-            }
             News::Ended(end) => Err(left_early(end)),
             News::Opened | News::Message(_) | News::Answer { .. } => Ok(()),
         }
     }
 }
 
-/// The shape of a fan-out run.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) channels: u32,
-    pub(crate) subscribers: u32,
-    pub(crate) pace: Pace,
-}
-
 /// Publishes over HTTP to `subscribers` of each of `channels`.
 pub(crate) fn publications(
     wire: &mut Wire,
     target: &Target,
-    shape: Shape,
+    shape: Fanout,
     effort: &Effort,
 ) -> Result<Report> {
     // Many small channels need more messages under way to keep the server busy.
@@ -337,15 +316,14 @@ pub(crate) fn publications(
     measure(wire, target, &mut traffic, shape.pace, effort)
 }
 
-/// One member sends client events to `receivers` others.
+/// One member sends client events to the others.
 pub(crate) fn client_events(
     wire: &mut Wire,
     target: &Target,
-    receivers: u32,
-    pace: Pace,
+    shape: ClientEvents,
     effort: &Effort,
 ) -> Result<Report> {
-    let seats: Vec<Seat> = (0..=receivers as usize)
+    let seats: Vec<Seat> = (0..=shape.receivers as usize)
         .map(|place| Seat {
             node: place % target.nodes.len(),
             channel: Some(PRIVATE_CHANNEL.into()),
@@ -357,7 +335,7 @@ pub(crate) fn client_events(
     for id in &ids[1..] {
         traffic.watch(*id, 0);
     }
-    measure(wire, target, &mut traffic, pace, effort)
+    measure(wire, target, &mut traffic, shape.pace, effort)
 }
 
 fn measure(

@@ -1,4 +1,8 @@
-//! Raw HTTP/1.1 towards the publish endpoints: signed requests out, the head of an answer in.
+//! Raw HTTP/1.1 towards the publish endpoints: signed requests out, the head of an answer in. And one simple question.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hmac::{Hmac, Mac};
@@ -10,6 +14,29 @@ use crate::target::{Target, keyed};
 
 /// Name of every published event; together with [`crate::fanout::CHANNEL`] it makes a message of 175 bytes.
 pub(crate) const EVENT_NAME: &str = "bench";
+
+/// How long a server may take to connect, and between two pieces of its answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Asks for `path` and waits for the whole answer, head included.
+///
+/// # Errors
+/// Nobody listens, the answer takes longer than five seconds, or it is not a 200.
+pub fn get(addr: SocketAddr, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect_timeout(&addr, ANSWER_DEADLINE)?;
+    stream.set_read_timeout(Some(ANSWER_DEADLINE))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    if !answer.starts_with("HTTP/1.1 200") {
+        let line = answer.lines().next().unwrap_or_default();
+        bail!("{addr} answered {path} with {line:?}");
+    }
+    Ok(answer)
+}
 
 /// Writes signed requests for one app (Pusher docs, "HTTP API reference", authentication).
 #[derive(Debug)]
@@ -172,6 +199,7 @@ mod tests {
             nodes: vec![Node {
                 addr: "127.0.0.1:1".parse().unwrap(),
                 pid: None,
+                metrics: None,
             }],
             app_id: "3".into(),
             app_key: "278d425bdf160c739803".into(),

@@ -1,22 +1,16 @@
 //! Connections that do nothing: what each costs to open and to keep.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::aftermath::send_home;
 use crate::gather::{Seat, gather};
 use crate::process::private_kib;
-use crate::report::{Memory, Meter, Report};
-use crate::scenario::nanoseconds;
+use crate::report::{Meter, Report};
+use crate::scenario::{Idle, nanoseconds};
 use crate::target::Target;
 use crate::wire::{End, Id, News, Scene, Wire};
-
-/// How long a server may take to give memory back after its clients left.
-const TIDY_UP_NS: u64 = 15_000_000_000;
-/// What stays may exceed the start by this share: caches and arenas that serve the next crowd.
-const KEPT_PERCENT: u64 = 10;
-const STEP_NS: u64 = 100_000_000;
 
 /// Reads along and only notes who was dropped.
 #[derive(Debug, Default)]
@@ -44,69 +38,44 @@ impl Bystander {
     }
 }
 
-/// Waits until the server is back near the memory it started with, or has had long enough.
-pub(crate) fn memory_after(wire: &mut Wire, target: &Target, before_kib: u64) -> Result<u64> {
-    let until = wire.tick() + TIDY_UP_NS;
-    let mut scene = Bystander::default();
-    loop {
-        scene.watch(wire, STEP_NS)?;
-        let now_kib = private_kib(target)?.unwrap_or(0);
-        if now_kib <= allowed_after(before_kib) || wire.now() >= until {
-            return Ok(now_kib);
-        }
-    }
-}
-
-/// Most memory that a server may keep after its clients left.
-pub(crate) fn allowed_after(before_kib: u64) -> u64 {
-    before_kib + before_kib * KEPT_PERCENT / 100
-}
-
-/// Remarks on memory that was not given back.
-pub(crate) fn judge(report: &mut Report) {
-    if let Some(memory) = report.memory
-        && memory.after_kib > allowed_after(memory.before_kib)
-    {
-        report.remarks.push(format!(
-            "{} KiB more than at the start are kept after all clients left",
-            memory.after_kib - memory.before_kib
-        ));
-    }
-}
-
-/// Opens `connections`, each subscribed to a channel of its own, and holds them.
-pub(crate) fn hold(wire: &mut Wire, target: &Target, connections: u32, hold: Duration) -> Result<Report> {
-    let seats: Vec<Seat> = (0..connections as usize)
+/// Seats for connections that subscribe to a channel of their own.
+pub(crate) fn seats(target: &Target, connections: u32) -> Vec<Seat> {
+    (0..connections as usize)
         .map(|place| Seat {
             node: place % target.nodes.len(),
             channel: Some(format!("idle-{place:05}")),
             receive_buffer: None,
         })
-        .collect();
-    let before_kib = private_kib(target)?;
-    let meter = Meter::start(wire, target)?;
-    let crowd = gather(wire, target, &seats)?;
-    let mut report = meter.finish(wire, target, u64::from(connections), "connection")?;
-    report.latency = crowd.latency.latency();
+        .collect()
+}
 
-    let mut scene = Bystander::default();
-    scene.watch(wire, nanoseconds(hold))?;
-    let held_kib = private_kib(target)?;
-    for (end, count) in &scene.ends {
+/// Idle connections that the server dropped are faults.
+pub(crate) fn note_dropped(report: &mut Report, ends: &BTreeMap<End, u32>) {
+    for (end, count) in ends {
         report
             .faults
             .push(format!("{count} idle connections ended: {end}"));
     }
-    wire.hang_up_all();
-    if let (Some(before_kib), Some(held_kib)) = (before_kib, held_kib) {
-        let after_kib = memory_after(wire, target, before_kib)?;
-        report.memory = Some(Memory {
-            connections: u64::from(connections),
-            before_kib,
-            held_kib,
-            after_kib,
-        });
-        judge(&mut report);
-    }
+}
+
+/// Opens the connections and holds them.
+pub(crate) fn hold(wire: &mut Wire, target: &Target, shape: Idle) -> Result<Report> {
+    let start_kib = private_kib(target)?;
+    let meter = Meter::start(wire, target)?;
+    let crowd = gather(wire, target, &seats(target, shape.connections))?;
+    let mut report = meter.finish(wire, target, u64::from(shape.connections), "connection")?;
+    report.latency = crowd.latency.latency();
+
+    let mut scene = Bystander::default();
+    scene.watch(wire, nanoseconds(shape.hold))?;
+    let held_kib = private_kib(target)?;
+    note_dropped(&mut report, &scene.ends);
+    send_home(
+        wire,
+        target,
+        shape.connections,
+        (start_kib, held_kib),
+        &mut report,
+    )?;
     Ok(report)
 }

@@ -9,20 +9,24 @@
 //!
 //! Start reading at [`run`]; the scenarios and their budgets are in [`scenario`].
 
+mod aftermath;
 mod churn;
 mod fanout;
 pub mod floor;
 mod frame;
 mod gather;
 mod histogram;
+mod hostile;
 mod http;
 mod idle;
 mod ledger;
+mod mutation;
 mod payload;
 mod presence;
 mod process;
 mod publish;
 mod publishers;
+pub mod readers;
 mod report;
 pub mod scenario;
 mod stalled;
@@ -30,6 +34,7 @@ mod target;
 mod wire;
 
 pub use histogram::Latency;
+pub use http::get;
 pub use report::{Memory, Report};
 pub use scenario::{Budget, CATALOGUE, Effort, Entry, Pace, Scenario};
 pub use target::{Node, Target};
@@ -52,63 +57,15 @@ pub fn run(target: &Target, name: &str, scenario: &Scenario, effort: &Effort) ->
     let mut wire = wire::Wire::new()?;
     let wire = &mut wire;
     let mut report = match *scenario {
-        Scenario::Fanout {
-            channels,
-            subscribers,
-            pace,
-        } => fanout::publications(
-            wire,
-            target,
-            fanout::Shape {
-                channels,
-                subscribers,
-                pace,
-            },
-            effort,
-        )?,
-        Scenario::ClientEvents { receivers, pace } => {
-            fanout::client_events(wire, target, receivers, pace, effort)?
-        }
-        Scenario::Presence { users, in_flight } => presence::joins(wire, target, users, in_flight, effort)?,
-        Scenario::Publish {
-            connections,
-            events_per_request,
-        } => publish::requests(wire, target, connections, events_per_request, effort)?,
-        Scenario::Idle { connections, hold } => idle::hold(wire, target, connections, hold)?,
-        Scenario::Churn {
-            idle,
-            per_second,
-            duration,
-        } => churn::churn(
-            wire,
-            target,
-            churn::Shape {
-                idle,
-                per_second,
-                duration,
-            },
-        )?,
-        Scenario::Stalled {
-            healthy,
-            stalled,
-            payload_bytes,
-            per_second,
-            before,
-            during,
-        } => stalled::stall(
-            wire,
-            target,
-            stalled::Shape {
-                healthy,
-                stalled,
-                payload_bytes,
-                per_second,
-                before,
-                during,
-            },
-            effort,
-        )?,
-    };
+        Scenario::Fanout(shape) => fanout::publications(wire, target, shape, effort),
+        Scenario::ClientEvents(shape) => fanout::client_events(wire, target, shape, effort),
+        Scenario::Presence(shape) => presence::joins(wire, target, shape, effort),
+        Scenario::Publish(shape) => publish::requests(wire, target, shape, effort),
+        Scenario::Idle(shape) => idle::hold(wire, target, shape),
+        Scenario::Churn(shape) => churn::churn(wire, target, shape),
+        Scenario::Stalled(shape) => stalled::stall(wire, target, shape, effort),
+        Scenario::Hostile(shape) => hostile::hostile(wire, target, shape, effort),
+    }?;
     wire.hang_up_all();
     name.clone_into(&mut report.scenario);
     let floor_after = floor::measure(effort.floor_rounds)?;

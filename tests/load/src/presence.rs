@@ -6,7 +6,7 @@ use crate::gather::{Crowd, Places, Seat, gather, left_early, subscribe};
 use crate::histogram::Histogram;
 use crate::payload::{after, leading_number, number, position};
 use crate::report::{Meter, Report};
-use crate::scenario::Effort;
+use crate::scenario::{Effort, Presence};
 use crate::target::Target;
 use crate::wire::{Id, News, Scene, Wire};
 
@@ -227,8 +227,7 @@ impl Joining {
 pub(crate) fn joins(
     wire: &mut Wire,
     target: &Target,
-    users: u32,
-    in_flight: u32,
+    Presence { users, in_flight }: Presence,
     effort: &Effort,
 ) -> Result<Report> {
     let mut warm_up = Joining::connect(wire, target, WARM_UP_USERS.min(users), effort)?;

@@ -89,23 +89,29 @@ fn whole(pid: u32) -> Result<u64> {
 
 /// Private memory of all nodes in KiB (`Private_Clean` + `Private_Dirty`), `None` when a process is not known.
 pub(crate) fn private_kib(target: &Target) -> Result<Option<u64>> {
+    memory_kib(target, &["Private_Clean:", "Private_Dirty:"])
+}
+
+/// Memory of all nodes that is in RAM (`Rss`), in KiB, pages of the program itself included.
+pub(crate) fn resident_kib(target: &Target) -> Result<Option<u64>> {
+    memory_kib(target, &["Rss:"])
+}
+
+fn memory_kib(target: &Target, lines: &[&str]) -> Result<Option<u64>> {
     let mut total = 0;
     for node in &target.nodes {
         let Some(pid) = node.pid else { return Ok(None) };
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        total += private_in(&text);
+        total += sum_of(&text, lines);
     }
     Ok(Some(total))
 }
 
-fn private_in(rollup: &str) -> u64 {
+fn sum_of(rollup: &str, names: &[&str]) -> u64 {
     rollup
         .lines()
-        .filter_map(|line| {
-            line.strip_prefix("Private_Clean:")
-                .or_else(|| line.strip_prefix("Private_Dirty:"))
-        })
+        .filter_map(|line| names.iter().find_map(|name| line.strip_prefix(name)))
         .filter_map(|rest| rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
         .sum()
 }
@@ -127,6 +133,7 @@ mod tests {
             nodes: vec![Node {
                 addr,
                 pid: Some(std::process::id()),
+                metrics: None,
             }],
             app_id: String::new(),
             app_key: String::new(),
@@ -159,11 +166,10 @@ mod tests {
 
     #[test]
     fn private_memory_is_clean_plus_dirty() {
-        assert_eq!(
-            private_in("Rss: 9 kB\nPrivate_Clean:        40 kB\nPrivate_Dirty:       112 kB\n"),
-            152
-        );
-        assert!(private_kib(&this_process()).unwrap().unwrap() > 0);
+        let rollup = "Rss: 9 kB\nPrivate_Clean:        40 kB\nPrivate_Dirty:       112 kB\n";
+        assert_eq!(sum_of(rollup, &["Private_Clean:", "Private_Dirty:"]), 152);
+        let private = private_kib(&this_process()).unwrap().unwrap();
+        assert!(private > 0 && resident_kib(&this_process()).unwrap().unwrap() >= private);
     }
 
     #[test]

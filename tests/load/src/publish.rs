@@ -7,7 +7,7 @@ use crate::http::Event;
 use crate::payload::{PAYLOAD_BYTES, Stamp};
 use crate::publishers::{Outcome, Publishers};
 use crate::report::{Meter, Report};
-use crate::scenario::Effort;
+use crate::scenario::{Effort, Publish};
 use crate::target::Target;
 use crate::wire::{Id, News, Scene, Wire};
 
@@ -80,18 +80,12 @@ impl Scene for Requests<'_> {
     }
 }
 
-/// Publishes on `connections` at once, `events_per_request` in each request.
-pub(crate) fn requests(
-    wire: &mut Wire,
-    target: &Target,
-    connections: u32,
-    events_per_request: u32,
-    effort: &Effort,
-) -> Result<Report> {
+/// Publishes on several connections at once, without a pause.
+pub(crate) fn requests(wire: &mut Wire, target: &Target, shape: Publish, effort: &Effort) -> Result<Report> {
     let mut requests = Requests {
-        publishers: Publishers::open(wire, target, connections as usize)?,
+        publishers: Publishers::open(wire, target, shape.connections as usize)?,
         channels: (0..CHANNELS).map(|number| format!("empty-{number:04}")).collect(),
-        events_per_request: events_per_request.max(1) as usize,
+        events_per_request: shape.events_per_request.max(1) as usize,
         next: 0,
         until: 0,
         left: 0,

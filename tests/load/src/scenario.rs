@@ -16,66 +16,109 @@ pub enum Pace {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
     /// Signed publishes of 128 bytes, each to all subscribers of one of the channels in turn. Unit: delivery.
-    Fanout {
-        /// How many channels there are.
-        channels: u32,
-        /// Of each channel; every subscriber is a connection.
-        subscribers: u32,
-        /// Publishes over all channels.
-        pace: Pace,
-    },
+    Fanout(Fanout),
     /// One connection sends client events to the others of its private channel. Unit: delivery.
-    ClientEvents {
-        /// Not counting the sender.
-        receivers: u32,
-        /// Of the one sender; the app must allow it.
-        pace: Pace,
-    },
+    ClientEvents(ClientEvents),
     /// Users join one presence channel; at the end each must know exactly who is there. Unit: join.
-    Presence {
-        /// All of them different; the app must allow so many.
-        users: u32,
-        /// Joins under way at the same time.
-        in_flight: u32,
-    },
+    Presence(Presence),
     /// Signed publishes to channels without subscribers over keep-alive connections. Unit: request.
-    Publish {
-        /// One request in flight on each.
-        connections: u32,
-        /// 1 uses `/events`, more use `/batch_events`.
-        events_per_request: u32,
-    },
+    Publish(Publish),
     /// Connections that subscribe to a channel of their own and then do nothing. Unit: connection.
-    Idle {
-        /// Each takes one open file here and one in the server.
-        connections: u32,
-        /// How long they are held before memory is read.
-        hold: Duration,
-    },
+    Idle(Idle),
     /// Idle connections while others come and go, then all leave. Unit: connection (that came and went).
-    Churn {
-        /// Held throughout.
-        idle: u32,
-        /// Connections opened each second; as many are closed.
-        per_second: u32,
-        /// Of the coming and going.
-        duration: Duration,
-    },
-    /// Some subscribers stop reading while the others are measured. Unit: delivery to the healthy.
-    Stalled {
-        /// Subscribers that keep reading.
-        healthy: u32,
-        /// Subscribers that stop.
-        stalled: u32,
-        /// Of each message, at most what the app allows.
-        payload_bytes: usize,
-        /// Messages a second to all of them.
-        per_second: u32,
-        /// Everybody reads.
-        before: Duration,
-        /// The stalled do not.
-        during: Duration,
-    },
+    Churn(Churn),
+    /// A process with some of the subscribers is stopped while the others are measured. Unit: delivery to the others.
+    Stalled(Stalled),
+    /// Broken frames and broken messages while a client of good faith is measured. Unit: input (a frame or message).
+    Hostile(Hostile),
+}
+
+/// [`Scenario::Fanout`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fanout {
+    /// How many channels there are.
+    pub channels: u32,
+    /// Of each channel; every subscriber is a connection.
+    pub subscribers: u32,
+    /// Publishes over all channels.
+    pub pace: Pace,
+}
+
+/// [`Scenario::ClientEvents`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientEvents {
+    /// Not counting the sender.
+    pub receivers: u32,
+    /// Of the one sender; the app must allow it.
+    pub pace: Pace,
+}
+
+/// [`Scenario::Presence`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// All of them different; the app must allow so many.
+    pub users: u32,
+    /// Joins under way at the same time.
+    pub in_flight: u32,
+}
+
+/// [`Scenario::Publish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// One request in flight on each.
+    pub connections: u32,
+    /// 1 uses `/events`, more use `/batch_events`.
+    pub events_per_request: u32,
+}
+
+/// [`Scenario::Idle`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// Each takes one open file here and one in the server.
+    pub connections: u32,
+    /// How long they are held before memory is read.
+    pub hold: Duration,
+}
+
+/// [`Scenario::Churn`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Churn {
+    /// Held throughout.
+    pub idle: u32,
+    /// Connections opened each second; as many are closed.
+    pub per_second: u32,
+    /// Of the coming and going.
+    pub duration: Duration,
+}
+
+/// [`Scenario::Stalled`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// Subscribers that keep reading.
+    pub healthy: u32,
+    /// Subscribers of the process that is stopped.
+    pub stalled: u32,
+    /// Of each message, at most what the app allows.
+    pub payload_bytes: usize,
+    /// Messages a second to all of them.
+    pub per_second: u32,
+    /// Everybody reads.
+    pub before: Duration,
+    /// The process stands still.
+    pub during: Duration,
+}
+
+/// [`Scenario::Hostile`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hostile {
+    /// Broken frames to send.
+    pub frames: u32,
+    /// Broken messages, in frames that are well formed.
+    pub messages: u32,
+    /// Of each kind.
+    pub per_second: u32,
+    /// The same seed breaks the same things in the same way.
+    pub seed: u64,
 }
 
 /// How much of a scenario is done. Full speed ends at whichever comes first.
@@ -183,11 +226,11 @@ const fn budget(measure: Measure, at_most: f64, peers: [Option<f64>; 4]) -> Budg
 }
 
 const fn fanout(channels: u32, subscribers: u32, pace: Pace) -> Scenario {
-    Scenario::Fanout {
+    Scenario::Fanout(Fanout {
         channels,
         subscribers,
         pace,
-    }
+    })
 }
 
 const fn entry(name: &'static str, scenario: Scenario, budgets: &'static [Budget]) -> Entry {
@@ -234,58 +277,58 @@ pub const CATALOGUE: &[Entry] = &[
     ),
     entry(
         "client-events-full",
-        Scenario::ClientEvents {
+        Scenario::ClientEvents(ClientEvents {
             receivers: 999,
             pace: Pace::FullSpeed,
-        },
+        }),
         &[cpu(0.25, [Some(13.2), Some(14.0), Some(3.0), Some(2.4)])],
     ),
     entry(
         "client-events-calm",
-        Scenario::ClientEvents {
+        Scenario::ClientEvents(ClientEvents {
             receivers: 999,
             pace: Pace::PerSecond(20),
-        },
+        }),
         &[cpu(1.8, [Some(20.1), Some(14.1), Some(20.1), Some(23.6)])],
     ),
     entry(
         "presence-sequential",
-        Scenario::Presence {
+        Scenario::Presence(Presence {
             users: 500,
             in_flight: 1,
-        },
+        }),
         &[cpu(420.0, [Some(4_756.0), Some(3_606.0), Some(3_061.0), None])],
     ),
     entry(
         "presence-concurrent",
-        Scenario::Presence {
+        Scenario::Presence(Presence {
             users: 500,
             in_flight: 16,
-        },
+        }),
         &[cpu(150.0, [Some(3_901.0), Some(3_489.0), Some(1_047.0), None])],
     ),
     entry(
         "http",
-        Scenario::Publish {
+        Scenario::Publish(Publish {
             connections: 64,
             events_per_request: 1,
-        },
+        }),
         &[cpu(4.0, [Some(114.0), Some(91.0), Some(47.0), Some(15.0)])],
     ),
     entry(
         "batch",
-        Scenario::Publish {
+        Scenario::Publish(Publish {
             connections: 64,
             events_per_request: 10,
-        },
+        }),
         &[cpu(8.0, [Some(194.0), Some(197.0), Some(180.0), Some(17.0)])],
     ),
     entry(
         "idle",
-        Scenario::Idle {
+        Scenario::Idle(Idle {
             connections: 10_000,
             hold: Duration::from_secs(5),
-        },
+        }),
         &[
             budget(
                 Measure::KibPerConnection,
@@ -297,24 +340,36 @@ pub const CATALOGUE: &[Entry] = &[
     ),
     entry(
         "stalled",
-        Scenario::Stalled {
+        Scenario::Stalled(Stalled {
             healthy: 100,
             stalled: 100,
             payload_bytes: 8_000,
             per_second: 125,
             before: Duration::from_secs(5),
             during: Duration::from_secs(15),
-        },
+        }),
         &[],
     ),
     Entry {
         name: "churn",
         nodes: 1,
-        scenario: Scenario::Churn {
+        scenario: Scenario::Churn(Churn {
             idle: 10_000,
             per_second: 200,
             duration: Duration::from_mins(5),
-        },
+        }),
+        by_default: false,
+        budgets: &[],
+    },
+    Entry {
+        name: "hostile",
+        nodes: 1,
+        scenario: Scenario::Hostile(Hostile {
+            frames: 100_000,
+            messages: 100_000,
+            per_second: 200,
+            seed: 0x0064_756e_6c69_6e21,
+        }),
         by_default: false,
         budgets: &[],
     },
@@ -346,19 +401,23 @@ impl Entry {
     #[must_use]
     pub fn quick(mut self) -> Self {
         match &mut self.scenario {
-            Scenario::Idle { hold, .. } => *hold = Duration::from_secs(1),
-            Scenario::Churn { idle, duration, .. } => {
-                *idle = 2_000;
-                *duration = Duration::from_secs(10);
+            Scenario::Idle(shape) => shape.hold = Duration::from_secs(1),
+            Scenario::Churn(shape) => {
+                shape.idle = 2_000;
+                shape.duration = Duration::from_secs(10);
             }
-            Scenario::Stalled { before, during, .. } => {
-                *before = Duration::from_secs(2);
-                *during = Duration::from_secs(10);
+            Scenario::Stalled(shape) => {
+                shape.before = Duration::from_secs(2);
+                shape.during = Duration::from_secs(12);
             }
-            Scenario::Fanout { .. }
-            | Scenario::ClientEvents { .. }
-            | Scenario::Presence { .. }
-            | Scenario::Publish { .. } => {}
+            Scenario::Hostile(shape) => {
+                shape.frames = 2_000;
+                shape.messages = 2_000;
+            }
+            Scenario::Fanout(_)
+            | Scenario::ClientEvents(_)
+            | Scenario::Presence(_)
+            | Scenario::Publish(_) => {}
         }
         self
     }
@@ -389,16 +448,14 @@ mod tests {
     fn no_scenario_needs_more_open_files_than_the_machine_allows() {
         for entry in CATALOGUE {
             let connections = match entry.scenario {
-                Scenario::Fanout {
-                    channels,
-                    subscribers,
-                    ..
-                } => channels * subscribers,
-                Scenario::ClientEvents { receivers, .. } => receivers + 1,
-                Scenario::Presence { users, .. } => users,
-                Scenario::Publish { connections, .. } | Scenario::Idle { connections, .. } => connections,
-                Scenario::Churn { idle, per_second, .. } => idle + per_second,
-                Scenario::Stalled { healthy, stalled, .. } => healthy + stalled,
+                Scenario::Fanout(shape) => shape.channels * shape.subscribers,
+                Scenario::ClientEvents(shape) => shape.receivers + 1,
+                Scenario::Presence(shape) => shape.users,
+                Scenario::Publish(shape) => shape.connections,
+                Scenario::Idle(shape) => shape.connections,
+                Scenario::Churn(shape) => shape.idle + 2 * shape.per_second,
+                Scenario::Stalled(shape) => shape.healthy + shape.stalled,
+                Scenario::Hostile(_) => 20,
             };
             assert!(connections <= 19_000, "{}", entry.name);
         }

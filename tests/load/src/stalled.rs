@@ -1,80 +1,61 @@
-//! Subscribers that stop reading, and whether the others feel it.
-
-use std::time::Duration;
+//! A process full of subscribers is stopped, and whether the others feel it.
 
 use anyhow::Result;
 
+use crate::aftermath::settled;
 use crate::fanout::{CHANNEL, Source, Traffic};
 use crate::gather::{Seat, gather};
 use crate::process::private_kib;
 use crate::publishers::Publishers;
+use crate::readers::Readers;
 use crate::report::{Meter, Report};
-use crate::scenario::{Effort, Pace, nanoseconds};
+use crate::scenario::{Effort, Pace, Stalled, nanoseconds};
 use crate::target::Target;
 use crate::wire::{End, Wire};
 
-/// Small enough that the server soon feels that nobody reads.
-const RECEIVE_BUFFER: usize = 64 * 1024;
 const LANES: usize = 8;
-const SLICE_NS: u64 = 1_000_000_000;
-/// How long stalled readers, reading again, are given to reach the end of what was queued for them.
-const DRAIN_NS: u64 = 10_000_000_000;
+const WARM_UP_NS: u64 = 1_000_000_000;
+/// How often memory is read.
+const SLICE_NS: u64 = 500_000_000;
+/// A server may keep 1 MiB for each stalled reader, and a fifth more for what that costs it.
+const KEPT_KIB: u64 = 1024 + 1024 / 5;
 
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    pub(crate) healthy: u32,
-    pub(crate) stalled: u32,
-    pub(crate) payload_bytes: usize,
-    pub(crate) per_second: u32,
-    pub(crate) before: Duration,
-    pub(crate) during: Duration,
+/// Close codes after which a client reconnects by itself (Pusher protocol docs: 4100 to 4299), or no code at all, which
+/// a client takes for a lost network.
+fn leads_back(end: End) -> bool {
+    matches!(end, End::Closed(4100..=4299) | End::Cut)
 }
 
-/// Close codes after which a client reconnects by itself (Pusher protocol docs: 4100 to 4299).
-fn is_retryable(end: End) -> bool {
-    matches!(end, End::Closed(4100..=4299))
-}
-
-pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Shape, effort: &Effort) -> Result<Report> {
-    let (healthy, all) = (shape.healthy as usize, (shape.healthy + shape.stalled) as usize);
-    let seats: Vec<Seat> = (0..all)
+pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Stalled, effort: &Effort) -> Result<Report> {
+    let readers = Readers::start(target, CHANNEL, shape.stalled)?;
+    let seats: Vec<Seat> = (0..shape.healthy as usize)
         .map(|place| Seat {
             node: place % target.nodes.len(),
             channel: Some(CHANNEL.into()),
-            receive_buffer: (place >= healthy).then_some(RECEIVE_BUFFER),
+            receive_buffer: None,
         })
         .collect();
     let crowd = gather(wire, target, &seats)?;
     let publishers = Publishers::open(wire, target, LANES)?;
-    let mut traffic = Traffic::new(
-        Source::Http(Box::new(publishers)),
-        vec![CHANNEL.into()],
-        32,
-        effort,
-    );
+    let source = Source::Http(Box::new(publishers));
+    let mut traffic = Traffic::new(source, vec![CHANNEL.into()], 32, effort);
     traffic.payload_bytes = shape.payload_bytes;
-    for (place, id) in crowd.ids.iter().enumerate() {
-        if place < healthy {
-            traffic.watch(*id, 0);
-        } else {
-            traffic.bystanders.set(*id, place);
-        }
+    for id in crowd.ids {
+        traffic.watch(id, 0);
     }
 
     let pace = Pace::PerSecond(shape.per_second);
-    traffic.run(wire, pace, SLICE_NS, u64::MAX)?;
+    traffic.run(wire, pace, WARM_UP_NS, u64::MAX)?;
     traffic.forget_times();
     traffic.run(wire, pace, nanoseconds(shape.before), u64::MAX)?;
-    let p99_before = traffic.latency.quantile(990);
+    let before = Quantiles::of(&traffic);
     traffic.forget_times();
 
-    for id in &crowd.ids[healthy..] {
-        wire.pause(*id)?;
-    }
     let start_kib = private_kib(target)?;
     let mut peak_kib = start_kib;
     let delivered = traffic.ledger.delivered();
     let meter = Meter::start(wire, target)?;
+    readers.stop()?;
     let until = wire.tick() + nanoseconds(shape.during);
     while wire.now() < until {
         traffic.run(wire, pace, SLICE_NS.min(until - wire.now()), u64::MAX)?;
@@ -82,43 +63,56 @@ pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Shape, effort: &Eff
     }
     let mut report = meter.finish(wire, target, traffic.ledger.delivered() - delivered, "delivery")?;
     traffic.complete(&mut report);
-    let p99_during = traffic.latency.quantile(990);
-
-    for id in &crowd.ids[healthy..] {
-        wire.resume(*id)?;
-    }
-    let end = wire.tick() + DRAIN_NS;
-    while wire.now() < end && traffic.bystander_ends.values().sum::<u32>() < shape.stalled {
-        wire.turn(&mut traffic, end)?;
-    }
-
+    let during = Quantiles::of(&traffic);
     report.remarks.push(format!(
-        "p99 of the healthy: {} µs before the stall, {} µs during it",
-        p99_before / 1_000,
-        p99_during / 1_000
+        "healthy subscribers: p50 {} µs, p99 {} µs before the stop; p50 {} µs, p99 {} µs during it",
+        before.p50_us, before.p99_us, during.p50_us, during.p99_us
     ));
-    if let (Some(start), Some(peak)) = (start_kib, peak_kib) {
-        report.remarks.push(format!(
-            "private memory: {start} KiB before the stall, {peak} KiB at most during it, {} KiB per stalled reader",
-            peak.saturating_sub(start) / u64::from(shape.stalled.max(1))
-        ));
-    }
-    let mut open = shape.stalled;
-    for (end, count) in &traffic.bystander_ends {
-        open -= count;
+
+    readers.resume()?;
+    let fates = readers.fates()?;
+    for (end, count) in fates.ends {
         let text = format!("{count} stalled readers ended: {end}");
-        if is_retryable(*end) {
+        if leads_back(end) {
             report.remarks.push(text);
         } else {
             report.faults.push(text);
         }
     }
-    if open > 0 {
+    if fates.open > 0 {
         report
             .faults
-            .push(format!("{open} stalled readers were still open at the end"));
+            .push(format!("{} stalled readers were not cut", fates.open));
+    }
+    if let (Some(start), Some(peak)) = (start_kib, peak_kib) {
+        let after = settled(wire, start, || Ok(private_kib(target)?.unwrap_or(0)))?;
+        let each = (peak - start) / u64::from(shape.stalled.max(1));
+        report.remarks.push(format!(
+            "private memory: {start} KiB before the stop, {peak} KiB at most during it ({each} KiB for each stalled \
+             reader), {after} KiB after the readers ended"
+        ));
+        if each > KEPT_KIB {
+            report.faults.push(format!(
+                "{each} KiB were kept for each stalled reader, {KEPT_KIB} KiB are allowed"
+            ));
+        }
     }
     Ok(report)
+}
+
+/// What the healthy saw, in microseconds.
+struct Quantiles {
+    p50_us: u64,
+    p99_us: u64,
+}
+
+impl Quantiles {
+    fn of(traffic: &Traffic<'_>) -> Self {
+        Self {
+            p50_us: traffic.latency.quantile(500) / 1_000,
+            p99_us: traffic.latency.quantile(990) / 1_000,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -126,18 +120,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_reconnect_codes_are_retryable() {
+    fn only_the_reconnect_codes_and_a_plain_end_lead_back() {
         for (end, expected) in [
             (End::Closed(4100), true),
             (End::Closed(4200), true),
             (End::Closed(4299), true),
+            (End::Cut, true),
             (End::Closed(4009), false),
             (End::Closed(4301), false),
             (End::Closed(1008), false),
-            (End::Cut, false),
             (End::Reset, false),
         ] {
-            assert_eq!(is_retryable(end), expected, "{end}");
+            assert_eq!(leads_back(end), expected, "{end}");
         }
     }
 }

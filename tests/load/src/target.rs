@@ -13,6 +13,8 @@ pub struct Node {
     pub addr: SocketAddr,
     /// Its process, for the figures of CPU time and memory; without it those are left out.
     pub pid: Option<u32>,
+    /// Where its metrics are, for the gauges that are back at zero when all have left; without it nobody looks.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// A server of one or several nodes and one app of it.
@@ -37,11 +39,10 @@ impl Target {
             bail!("no address to put load on");
         }
         for node in &self.nodes {
-            if !node.addr.ip().to_canonical().is_loopback() {
-                bail!(
-                    "{} is not a loopback address: load is generated on this machine only",
-                    node.addr
-                );
+            for addr in std::iter::once(node.addr).chain(node.metrics) {
+                if !addr.ip().to_canonical().is_loopback() {
+                    bail!("{addr} is not a loopback address: load is generated on this machine only");
+                }
             }
         }
         Ok(())
@@ -73,6 +74,7 @@ mod tests {
             nodes: vec![Node {
                 addr: addr.parse().unwrap(),
                 pid: None,
+                metrics: None,
             }],
             app_id: "3".into(),
             app_key: "278d425bdf160c739803".into(),

@@ -13,6 +13,7 @@ use rustix::event::epoll::{self, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
+use serde::{Deserialize, Serialize};
 
 use crate::frame::{self, CLOSE, CONTINUATION, PING, PONG, TEXT};
 use crate::http;
@@ -52,7 +53,7 @@ impl Dialect {
 }
 
 /// Why a connection is no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum End {
     /// The server sent a close frame; 1005 stands for one without a code.
     Closed(u16),
@@ -109,7 +110,6 @@ struct Connection {
     /// Received bytes of an incomplete frame or answer.
     carry: Vec<u8>,
     unsent: Vec<u8>,
-    paused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -210,7 +210,6 @@ impl Wire {
             phase: Phase::Connecting,
             carry: Vec::new(),
             unsent: Vec::new(),
-            paused: false,
         });
         Ok(id)
     }
@@ -257,40 +256,11 @@ impl Wire {
         Ok(())
     }
 
-    /// Stops reading from a connection; the kernel's buffers fill up behind it.
-    pub(crate) fn pause(&mut self, id: Id) -> Result<()> {
-        self.set_paused(id, true)
-    }
-
-    pub(crate) fn resume(&mut self, id: Id) -> Result<()> {
-        self.set_paused(id, false)
-    }
-
-    fn set_paused(&mut self, id: Id, paused: bool) -> Result<()> {
-        let Some(connection) = self.slots[id].connection.as_mut() else {
-            return Ok(());
-        };
-        connection.paused = paused;
-        if paused {
-            // Even without interest in anything epoll reports errors and hang-ups, again and again.
-            epoll::delete(&self.epoll, &connection.socket)?;
-            return Ok(());
-        }
-        let token = self.token(id);
-        if let Some(connection) = &self.slots[id].connection {
-            epoll::add(&self.epoll, &connection.socket, token, EventFlags::IN)?;
-        }
-        Ok(())
-    }
-
     /// Tells epoll what this connection waits for now.
     fn listen(&self, id: Id) -> Result<()> {
         let Some(connection) = &self.slots[id].connection else {
             return Ok(());
         };
-        if connection.paused {
-            return Ok(());
-        }
         let flags = if connection.unsent.is_empty() {
             EventFlags::IN
         } else {

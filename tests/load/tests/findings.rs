@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use dunlin_load::scenario::{Churn, ClientEvents, Fanout, Idle, Presence, Publish};
 use dunlin_load::{Effort, Node, Pace, Report, Scenario, Target};
 
 const EFFORT: Effort = Effort {
@@ -73,6 +74,7 @@ fn start(vice: Vice) -> Target {
         nodes: vec![Node {
             addr,
             pid: Some(std::process::id()),
+            metrics: None,
         }],
         app_id: "1".into(),
         app_key: "key".into(),
@@ -309,15 +311,15 @@ fn run(vice: Vice, scenario: &Scenario) -> Report {
     dunlin_load::run(&start(vice), "test", scenario, &EFFORT).unwrap()
 }
 
-const FANOUT: Scenario = Scenario::Fanout {
+const FANOUT: Scenario = Scenario::Fanout(Fanout {
     channels: 1,
     subscribers: 3,
     pace: Pace::FullSpeed,
-};
-const PRESENCE: Scenario = Scenario::Presence {
+});
+const PRESENCE: Scenario = Scenario::Presence(Presence {
     users: 20,
     in_flight: 4,
-};
+});
 
 #[test]
 fn a_faultless_server_has_a_clean_report_with_every_figure() {
@@ -336,11 +338,11 @@ fn a_faultless_server_has_a_clean_report_with_every_figure() {
 fn many_channels_and_a_fixed_rate_are_clean_too() {
     let report = run(
         Vice::None,
-        &Scenario::Fanout {
+        &Scenario::Fanout(Fanout {
             channels: 4,
             subscribers: 2,
             pace: Pace::PerSecond(200),
-        },
+        }),
     );
     assert!(report.is_clean(), "{}", report.text());
     assert!(
@@ -375,10 +377,10 @@ fn a_late_message_is_misordered() {
 
 #[test]
 fn client_events_reach_the_others_and_not_their_sender() {
-    let scenario = Scenario::ClientEvents {
+    let scenario = Scenario::ClientEvents(ClientEvents {
         receivers: 3,
         pace: Pace::FullSpeed,
-    };
+    });
     let report = run(Vice::None, &scenario);
     assert!(report.is_clean() && report.units > 0, "{}", report.text());
 }
@@ -402,10 +404,10 @@ fn a_member_told_of_twice_makes_views_wrong() {
 
 #[test]
 fn publishing_goes_on_over_a_server_that_closes_after_each_answer() {
-    let scenario = Scenario::Publish {
+    let scenario = Scenario::Publish(Publish {
         connections: 2,
         events_per_request: 1,
-    };
+    });
     let report = run(Vice::ForgetsKeepAlive, &scenario);
     assert!(report.units > 2, "{}", report.text());
     assert!(
@@ -417,10 +419,10 @@ fn publishing_goes_on_over_a_server_that_closes_after_each_answer() {
 
 #[test]
 fn a_refused_publish_ends_the_run_with_the_servers_words() {
-    let scenario = Scenario::Publish {
+    let scenario = Scenario::Publish(Publish {
         connections: 2,
         events_per_request: 10,
-    };
+    });
     let error = dunlin_load::run(&start(Vice::Refuses), "test", &scenario, &EFFORT).unwrap_err();
     assert!(error.to_string().contains("401"), "{error}");
 }
@@ -430,18 +432,18 @@ fn idle_connections_and_visitors_are_counted() {
     // Without a process there is no memory to wait for.
     let mut target = start(Vice::None);
     target.nodes[0].pid = None;
-    let idle = Scenario::Idle {
+    let idle = Scenario::Idle(Idle {
         connections: 30,
         hold: Duration::from_millis(50),
-    };
+    });
     let idle = dunlin_load::run(&target, "test", &idle, &EFFORT).unwrap();
     assert!(idle.is_clean(), "{}", idle.text());
     assert_eq!((idle.units, idle.cpu_us_per_unit), (30, None));
-    let churn = Scenario::Churn {
+    let churn = Scenario::Churn(Churn {
         idle: 5,
         per_second: 20,
         duration: Duration::from_secs(1),
-    };
+    });
     let churn = dunlin_load::run(&target, "test", &churn, &EFFORT).unwrap();
     assert!(churn.is_clean(), "{}", churn.text());
     assert_eq!(churn.units, 20);
