@@ -12,8 +12,8 @@ use anyhow::{Context, Result, bail};
 use dunlin_load::scenario::Measure;
 use dunlin_load::{Budget, CATALOGUE, Effort, Entry, Node, Report, Target};
 
-use crate::server::Server;
-use crate::{cargo, root, say, succeed, target_dir};
+use crate::server::{Server, build_release};
+use crate::{root, say, target_dir};
 
 const USAGE: &str = "cargo xtask bench [SCENARIO…] [--quick] [--rounds N] [--save NAME]
                   [--at ADDR[,ADDR] [--pid PID[,PID]] [--metrics ADDR[,ADDR]] [--app ID:KEY:SECRET]]
@@ -189,22 +189,8 @@ struct Built {
 
 fn build() -> Result<Built> {
     let began = Instant::now();
-    let target = target_dir()?;
-    succeed(
-        cargo()
-            .args([
-                "build",
-                "--release",
-                "--package",
-                "dunlin",
-                "--bin",
-                "dunlin",
-                "--target-dir",
-            ])
-            .arg(&target),
-    )?;
     Ok(Built {
-        binary: target.join("release/dunlin"),
+        binary: build_release(&target_dir()?)?,
         seconds: began.elapsed().as_secs_f64(),
     })
 }

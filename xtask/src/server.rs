@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::{cargo, succeed};
+
 const START_DEADLINE: Duration = Duration::from_secs(20);
 /// Lines of the server's log that are shown when something is wrong with it.
 const LOG_TAIL: usize = 20;
@@ -207,6 +209,20 @@ impl Server {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n")
     }
+}
+
+/// Builds the server as it is measured, below `target`, and returns its binary.
+///
+/// # Errors
+/// It does not build.
+pub(crate) fn build_release(target: &Path) -> Result<PathBuf> {
+    succeed(
+        cargo()
+            .args(["build", "--release", "--package", "dunlin", "--bin", "dunlin"])
+            .arg("--target-dir")
+            .arg(target),
+    )?;
+    Ok(target.join("release/dunlin"))
 }
 
 impl Drop for Server {

@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::aftermath::send_home;
 use crate::gather::{Places, Step, gather, step, subscribe};
 use crate::histogram::Histogram;
-use crate::idle::{Bystander, note_dropped, seats};
+use crate::idle::{Bystander, note_dropped, own_channels};
 use crate::process::private_kib;
 use crate::report::{Meter, Report};
 use crate::scenario::{Churn, nanoseconds};
@@ -141,7 +141,7 @@ pub(crate) fn churn(wire: &mut Wire, target: &Target, shape: Churn) -> Result<Re
 
 /// Seats the idle, then lets visitors come and go beside them.
 fn visit(wire: &mut Wire, target: &Target, shape: Churn) -> Result<Report> {
-    gather(wire, target, &seats(target, shape.idle))?;
+    gather(wire, target, &own_channels(target, shape.idle))?;
     let idle_kib = private_kib(target)?;
 
     let mut visits = Visits {

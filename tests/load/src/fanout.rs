@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::gather::{Crowd, Places, Seat, gather, left_early};
+use crate::gather::{Crowd, Places, gather, left_early, seats};
 use crate::histogram::Histogram;
 use crate::http::Event;
 use crate::ledger::Ledger;
@@ -298,15 +298,9 @@ pub(crate) fn publications(
         1 => vec![CHANNEL.into()],
         several => (0..several).map(|number| format!("many-{number:05}")).collect(),
     };
-    let seats: Vec<Seat> = (0..shape.subscribers)
-        .flat_map(|_| &channels)
-        .enumerate()
-        .map(|(place, channel)| Seat {
-            node: place % target.nodes.len(),
-            channel: Some(channel.clone()),
-            receive_buffer: None,
-        })
-        .collect();
+    let seats = seats(target, shape.channels * shape.subscribers, |place| {
+        channels[place % channels.len()].clone()
+    });
     let crowd = gather(wire, target, &seats)?;
     let publishers = Publishers::open(wire, target, lanes)?;
     let mut traffic = Traffic::new(Source::Http(Box::new(publishers)), channels, window, effort);
@@ -323,13 +317,7 @@ pub(crate) fn client_events(
     shape: ClientEvents,
     effort: &Effort,
 ) -> Result<Report> {
-    let seats: Vec<Seat> = (0..=shape.receivers as usize)
-        .map(|place| Seat {
-            node: place % target.nodes.len(),
-            channel: Some(PRIVATE_CHANNEL.into()),
-            receive_buffer: None,
-        })
-        .collect();
+    let seats = seats(target, shape.receivers + 1, |_| PRIVATE_CHANNEL.into());
     let Crowd { ids, .. } = gather(wire, target, &seats)?;
     let mut traffic = Traffic::new(Source::Client(ids[0]), vec![PRIVATE_CHANNEL.into()], 32, effort);
     for id in &ids[1..] {

@@ -24,6 +24,17 @@ pub(crate) struct Seat {
     pub(crate) receive_buffer: Option<usize>,
 }
 
+/// So many seats, dealt out over the nodes, with a channel for each place.
+pub(crate) fn seats(target: &Target, seats: u32, channel: impl Fn(usize) -> String) -> Vec<Seat> {
+    (0..seats as usize)
+        .map(|place| Seat {
+            node: place % target.nodes.len(),
+            channel: Some(channel(place)),
+            receive_buffer: None,
+        })
+        .collect()
+}
+
 /// The seated crowd, in the order of the seats.
 #[derive(Debug, Default)]
 pub(crate) struct Crowd {

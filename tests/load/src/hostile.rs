@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::aftermath::{allowed_after, send_home, settled};
 use crate::fanout::{Source, Traffic};
 use crate::frame::{CLOSE, PING, PONG, TEXT, push_masked};
-use crate::gather::{Places, Seat, Step, gather, step};
+use crate::gather::{Places, Step, gather, seats, step};
 use crate::mutation::{Random, break_frame, break_message};
 use crate::process::resident_kib;
 use crate::publishers::Publishers;
@@ -258,12 +258,8 @@ fn attack_beside(
 }
 
 pub(crate) fn hostile(wire: &mut Wire, target: &Target, shape: Hostile, effort: &Effort) -> Result<Report> {
-    let seat = Seat {
-        node: 0,
-        channel: Some(CHANNEL.into()),
-        receive_buffer: None,
-    };
-    let crowd = gather(wire, target, std::slice::from_ref(&seat))?;
+    let seat = seats(target, 1, |_| CHANNEL.into());
+    let crowd = gather(wire, target, &seat)?;
     let publishers = Publishers::open(wire, target, CONTROL_LANES)?;
     let source = Source::Http(Box::new(publishers));
     let mut traffic = Traffic::new(source, vec![CHANNEL.into()], 32, effort);
@@ -309,7 +305,7 @@ pub(crate) fn hostile(wire: &mut Wire, target: &Target, shape: Hostile, effort: 
             latency.p99_us
         ));
     }
-    gather(wire, target, &[seat]).context("after the attack")?;
+    gather(wire, target, &seat).context("after the attack")?;
     if let Some(start) = start_kib {
         let end = settled(wire, start, || Ok(resident_kib(target)?.unwrap_or(0)))?;
         let text = format!("memory in RAM: {start} KiB at the start, {end} KiB at the end");

@@ -192,19 +192,9 @@ pub(crate) fn head(bytes: &[u8]) -> Result<Option<Head>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Node;
 
     fn signer() -> Signer {
-        Signer::new(&Target {
-            nodes: vec![Node {
-                addr: "127.0.0.1:1".parse().unwrap(),
-                pid: None,
-                metrics: None,
-            }],
-            app_id: "3".into(),
-            app_key: "278d425bdf160c739803".into(),
-            app_secret: "7ad3773142a6692b25b8".into(),
-        })
+        Signer::new(&Target::of_the_documentation())
     }
 
     #[test]

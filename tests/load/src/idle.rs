@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use crate::aftermath::send_home;
-use crate::gather::{Seat, gather};
+use crate::gather::{Seat, gather, seats};
 use crate::process::private_kib;
 use crate::report::{Meter, Report};
 use crate::scenario::{Idle, nanoseconds};
@@ -39,14 +39,8 @@ impl Bystander {
 }
 
 /// Seats for connections that subscribe to a channel of their own.
-pub(crate) fn seats(target: &Target, connections: u32) -> Vec<Seat> {
-    (0..connections as usize)
-        .map(|place| Seat {
-            node: place % target.nodes.len(),
-            channel: Some(format!("idle-{place:05}")),
-            receive_buffer: None,
-        })
-        .collect()
+pub(crate) fn own_channels(target: &Target, connections: u32) -> Vec<Seat> {
+    seats(target, connections, |place| format!("idle-{place:05}"))
 }
 
 /// Idle connections that the server dropped are faults.
@@ -62,7 +56,7 @@ pub(crate) fn note_dropped(report: &mut Report, ends: &BTreeMap<End, u32>) {
 pub(crate) fn hold(wire: &mut Wire, target: &Target, shape: Idle) -> Result<Report> {
     let start_kib = private_kib(target)?;
     let meter = Meter::start(wire, target)?;
-    let crowd = gather(wire, target, &seats(target, shape.connections))?;
+    let crowd = gather(wire, target, &own_channels(target, shape.connections))?;
     let mut report = meter.finish(wire, target, u64::from(shape.connections), "connection")?;
     report.latency = crowd.latency.latency();
 

@@ -116,6 +116,14 @@ fn sum_of(rollup: &str, names: &[&str]) -> u64 {
         .sum()
 }
 
+/// What all TCP sockets of this machine hold in their buffers, in KiB; 0 where the kernel does not say.
+pub(crate) fn sockets_kib() -> u64 {
+    let text = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with("TCP:"));
+    let pages = line.and_then(|line| line.rsplit_once(" mem ")?.1.trim().parse::<u64>().ok());
+    pages.unwrap_or(0) * (rustix::param::page_size() as u64 / 1024)
+}
+
 /// CPU time of the calling thread in nanoseconds.
 pub(crate) fn own_cpu_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -125,20 +133,11 @@ pub(crate) fn own_cpu_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::Node;
 
     fn this_process() -> Target {
-        let addr = "127.0.0.1:1".parse().unwrap();
-        Target {
-            nodes: vec![Node {
-                addr,
-                pid: Some(std::process::id()),
-                metrics: None,
-            }],
-            app_id: String::new(),
-            app_key: String::new(),
-            app_secret: String::new(),
-        }
+        let mut target = Target::of_the_documentation();
+        target.nodes[0].pid = Some(std::process::id());
+        target
     }
 
     #[test]

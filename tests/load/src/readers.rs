@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
-use crate::gather::{Seat, gather};
+use crate::gather::{gather, seats};
 use crate::idle::Bystander;
 use crate::target::{Node, Target};
 use crate::wire::{End, Wire};
@@ -149,13 +149,10 @@ pub fn serve() -> Result<()> {
         app_secret: String::new(),
     };
     target.check()?;
-    let seats: Vec<Seat> = (0..order.connections as usize)
-        .map(|place| Seat {
-            node: place % target.nodes.len(),
-            channel: Some(order.channel.clone()),
-            receive_buffer: Some(RECEIVE_BUFFER),
-        })
-        .collect();
+    let mut seats = seats(&target, order.connections, |_| order.channel.clone());
+    for seat in &mut seats {
+        seat.receive_buffer = Some(RECEIVE_BUFFER);
+    }
     let mut wire = Wire::new()?;
     gather(&mut wire, &target, &seats)?;
     say(SEATED)?;

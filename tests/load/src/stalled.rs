@@ -4,8 +4,8 @@ use anyhow::Result;
 
 use crate::aftermath::settled;
 use crate::fanout::{CHANNEL, Source, Traffic};
-use crate::gather::{Seat, gather};
-use crate::process::private_kib;
+use crate::gather::{gather, seats};
+use crate::process::{private_kib, sockets_kib};
 use crate::publishers::Publishers;
 use crate::readers::Readers;
 use crate::report::{Meter, Report};
@@ -28,14 +28,7 @@ fn leads_back(end: End) -> bool {
 
 pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Stalled, effort: &Effort) -> Result<Report> {
     let readers = Readers::start(target, CHANNEL, shape.stalled)?;
-    let seats: Vec<Seat> = (0..shape.healthy as usize)
-        .map(|place| Seat {
-            node: place % target.nodes.len(),
-            channel: Some(CHANNEL.into()),
-            receive_buffer: None,
-        })
-        .collect();
-    let crowd = gather(wire, target, &seats)?;
+    let crowd = gather(wire, target, &seats(target, shape.healthy, |_| CHANNEL.into()))?;
     let publishers = Publishers::open(wire, target, LANES)?;
     let source = Source::Http(Box::new(publishers));
     let mut traffic = Traffic::new(source, vec![CHANNEL.into()], 32, effort);
@@ -53,6 +46,8 @@ pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Stalled, effort: &E
 
     let start_kib = private_kib(target)?;
     let mut peak_kib = start_kib;
+    let sockets_start_kib = sockets_kib();
+    let mut sockets_peak_kib = sockets_start_kib;
     let delivered = traffic.ledger.delivered();
     let meter = Meter::start(wire, target)?;
     readers.stop()?;
@@ -60,6 +55,7 @@ pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Stalled, effort: &E
     while wire.now() < until {
         traffic.run(wire, pace, SLICE_NS.min(until - wire.now()), u64::MAX)?;
         peak_kib = peak_kib.max(private_kib(target)?);
+        sockets_peak_kib = sockets_peak_kib.max(sockets_kib());
     }
     let mut report = meter.finish(wire, target, traffic.ledger.delivered() - delivered, "delivery")?;
     traffic.complete(&mut report);
@@ -67,6 +63,10 @@ pub(crate) fn stall(wire: &mut Wire, target: &Target, shape: Stalled, effort: &E
     report.remarks.push(format!(
         "healthy subscribers: p50 {} µs, p99 {} µs before the stop; p50 {} µs, p99 {} µs during it",
         before.p50_us, before.p99_us, during.p50_us, during.p99_us
+    ));
+
+    report.remarks.push(format!(
+        "socket buffers of this machine: {sockets_start_kib} KiB before the stop, {sockets_peak_kib} KiB at most during it"
     ));
 
     readers.resume()?;

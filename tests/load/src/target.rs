@@ -66,13 +66,12 @@ pub(crate) fn keyed(secret: &str) -> Hmac<Sha256> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(addr: &str) -> Target {
-        Target {
+impl Target {
+    /// The app of the worked examples in the Pusher docs, on a server that is not there.
+    pub(crate) fn of_the_documentation() -> Self {
+        Self {
             nodes: vec![Node {
-                addr: addr.parse().unwrap(),
+                addr: SocketAddr::from(([127, 0, 0, 1], 1)),
                 pid: None,
                 metrics: None,
             }],
@@ -80,6 +79,17 @@ mod tests {
             app_key: "278d425bdf160c739803".into(),
             app_secret: "7ad3773142a6692b25b8".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(addr: &str) -> Target {
+        let mut target = Target::of_the_documentation();
+        target.nodes[0].addr = addr.parse().unwrap();
+        target
     }
 
     #[test]
