@@ -1,5 +1,6 @@
 //! The project's chores, so that a fresh machine needs nothing but cargo: `cargo xtask` lists them.
 
+mod autobahn;
 mod bench;
 mod layers;
 mod needs;
@@ -16,7 +17,8 @@ const USAGE: &str = "cargo xtask COMMAND
 
   test [LAYER…]   run all tests, or only these layers; `cargo xtask test --list` names them
   check           what CI checks before the tests: formatting and lints
-  bench [NAME…]   run the benchmarks; `cargo xtask bench --help` says more";
+  bench [NAME…]   run the benchmarks; `cargo xtask bench --help` says more
+  autobahn        run the Autobahn test suite for WebSocket, which needs Python 2.7";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -38,6 +40,7 @@ fn run(args: &[String]) -> Result<()> {
         "test" => layers::run(rest),
         "check" => check(),
         "bench" => bench::run(rest),
+        "autobahn" => autobahn::run(rest),
         // Not for people: the benchmarks start this program again for some of their clients.
         readers::ARGUMENT => readers::serve(),
         "help" | "--help" | "-h" => {
