@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::needs::PYTHON;
-use crate::server::Server;
-use crate::{cargo, root, say, succeed, target_dir};
+use crate::server::{Server, build_release};
+use crate::{root, say, succeed, target_dir};
 
 const USAGE: &str = "cargo xtask autobahn [CASE…]
 
@@ -24,7 +24,7 @@ const AGENT: &str = "dunlin";
 const CONFIG: &str = "[log]\nfilter = \"warn\"\n\n[sockets]\ntest_echo = true\n";
 /// All cases take about a minute.
 const LIMIT: Duration = Duration::from_mins(20);
-/// Results that RFC 6455 leaves room for.
+/// Results that conform: RFC 6455 leaves room for some.
 const GOOD: [&str; 3] = ["OK", "NON-STRICT", "INFORMATIONAL"];
 /// Categories of cases that need compression, which we do not offer: the suite finds nothing to test.
 const COMPRESSION: [u32; 2] = [12, 13];
@@ -34,9 +34,12 @@ const COMPRESSION: [u32; 2] = [12, 13];
 /// # Errors
 /// Something the suite needs is missing, it did not end, or a case failed.
 pub(crate) fn run(args: &[String]) -> Result<()> {
-    if args.iter().any(|arg| arg.starts_with('-')) {
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         say(USAGE);
         return Ok(());
+    }
+    if let Some(unknown) = args.iter().find(|arg| arg.starts_with('-')) {
+        bail!("there is no option `{unknown}`\n\n{USAGE}");
     }
     let all = ["*".to_owned()];
     let cases = if args.is_empty() { &all } else { args };
@@ -44,20 +47,8 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let scratch = target.join("autobahn");
     fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
     let suite = install(&scratch)?;
-    succeed(
-        cargo()
-            .args([
-                "build",
-                "--release",
-                "--package",
-                "dunlin",
-                "--bin",
-                "dunlin",
-                "--target-dir",
-            ])
-            .arg(&target),
-    )?;
-    let mut server = Server::start_with(&target.join("release/dunlin"), &scratch.join("server"), CONFIG)?;
+    let binary = build_release(&target)?;
+    let mut server = Server::start_with(&binary, &scratch.join("server"), CONFIG)?;
     let report = test(&suite, &scratch, &format!("ws://{}/echo", server.addr()), cases)?;
     let results = results(&report)?;
     let mut verdict = judge(&results);
