@@ -87,7 +87,8 @@ impl Attack<'_> {
 
     /// Sends one broken input of this kind; false when no connection is ready for it.
     fn send(&mut self, wire: &mut Wire, kind: Kind) -> Result<bool> {
-        let first = self.random.below(self.lanes.len());
+        // In turn: what is broken, and how, must not depend on who happens to be ready.
+        let first = usize::try_from(self.found.inputs)? % self.lanes.len();
         let lane = (0..self.lanes.len())
             .map(|step| (first + step) % self.lanes.len())
             .find(|lane| self.lanes[*lane].kind == kind && self.lanes[*lane].socket_id.is_some());
