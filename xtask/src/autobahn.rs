@@ -252,7 +252,7 @@ fn judge(outcomes: &[Outcome]) -> Verdict {
             verdict.remarks.push(line);
         }
     }
-    if verdict.passed == 0 {
+    if verdict.passed == 0 && verdict.failures.is_empty() {
         verdict.failures.push("nothing was tested".to_owned());
     }
     verdict
