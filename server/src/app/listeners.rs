@@ -14,8 +14,8 @@ use actix_web::body::BoxBody;
 use actix_web::dev::AppConfig;
 use actix_web::{App as Routes, HttpResponse, web};
 use bytes::BytesMut;
-use rustls::ServerConfig;
 use rustix::net::sockopt::set_tcp_user_timeout;
+use rustls::ServerConfig;
 use tokio::net::TcpSocket;
 
 use crate::api::{Api, demo, front::Front, health, pusher};

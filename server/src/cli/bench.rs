@@ -81,6 +81,7 @@ fn load_target(args: &BenchArgs, target: &Target) -> Result<LoadTarget, CliError
     }
     Ok(LoadTarget {
         nodes: vec![Node {
+            metrics: None,
             addr: SocketAddr::new(ip, target.port),
             pid: args.pid,
         }],

@@ -6,6 +6,7 @@ mod events;
 mod forged;
 mod habits;
 mod idempotency;
+mod legacy;
 mod malformed;
 mod queries;
 mod routes;

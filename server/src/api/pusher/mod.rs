@@ -1,6 +1,7 @@
 //! The HTTP API of Pusher Channels. Publishing is matched by hand in [`super::front`]; the rest are routes.
 
 pub mod idempotency;
+pub mod legacy;
 pub mod publish;
 pub mod query;
 
@@ -14,6 +15,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
             .service(readable("/channels", query::channels))
             .service(readable("/channels/{channel}", query::channel))
             .service(readable("/channels/{channel}/users", query::users))
+            .service(web::resource("/channels/{channel}/events").route(web::post().to(legacy::event)))
+            .service(readable("/channels/{channel}/stats", legacy::stats))
             .service(terminate()),
     );
     // The Python library leaves the app out of this path; the signed key still names it.

@@ -79,7 +79,8 @@ async fn answer(api: &Api, kind: Kind, request: &mut Request) -> Result<Bytes, R
     result
 }
 
-async fn publish(
+/// Delivers what `body` says and answers with what was asked.
+pub(super) async fn publish(
     api: &Api,
     app: &App,
     kind: Kind,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use actix_http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::Bytes;
 use dunlin_protocol::http::publish::InfoFlags;
 use dunlin_protocol::names::{ChannelName, UserId};
 use dunlin_protocol::signature::{QueryParams, SignedRequest};
@@ -21,8 +22,12 @@ use crate::presence::Occupancy;
 /// Channels read between two chances for the worker's other tasks.
 const PAGE: usize = 500;
 
-/// The app in whose name the request speaks, once its signature was checked and its rate allows.
-async fn signed_app(api: &Api, request: &HttpRequest, payload: web::Payload) -> Result<Arc<App>, Refusal> {
+/// The app in whose name the request speaks and its body, once the signature was checked.
+pub(super) async fn signed(
+    api: &Api,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<(Arc<App>, Bytes), Refusal> {
     let body = api.body.read(request.headers(), payload).await?;
     let path = api.signed_path(request.uri().path());
     let signed = SignedRequest::new(request.method().as_str(), path, request.query_string());
@@ -33,6 +38,16 @@ async fn signed_app(api: &Api, request: &HttpRequest, payload: web::Payload) -> 
         &body,
         clock::unix_seconds(),
     )?;
+    Ok((app, body))
+}
+
+/// The app in whose name a question is asked, once its signature was checked and its rate allows.
+pub(super) async fn signed_app(
+    api: &Api,
+    request: &HttpRequest,
+    payload: web::Payload,
+) -> Result<Arc<App>, Refusal> {
+    let (app, _) = signed(api, request, payload).await?;
     app.read_rate.take(1, clock::monotonic_nanos()).map_err(|wait| {
         app.counters.rate_limited.fetch_add(1, Relaxed);
         Refusal::rate_limited(wait)
@@ -40,7 +55,7 @@ async fn signed_app(api: &Api, request: &HttpRequest, payload: web::Payload) -> 
     Ok(app)
 }
 
-fn params(request: &HttpRequest) -> QueryParams<'_> {
+pub(super) fn params(request: &HttpRequest) -> QueryParams<'_> {
     SignedRequest::new("GET", "/", request.query_string()).params()
 }
 
@@ -49,7 +64,7 @@ fn info(params: &QueryParams<'_>) -> Result<InfoFlags, Refusal> {
         .map_err(|bad| Refusal::bad_request(bad.to_string()))
 }
 
-fn channel_of(request: &HttpRequest) -> Result<ChannelName, Refusal> {
+pub(super) fn channel_of(request: &HttpRequest) -> Result<ChannelName, Refusal> {
     let name = request.match_info().get("channel").unwrap_or_default();
     name.parse()
         .map_err(|_| Refusal::bad_request("Invalid channel name"))
