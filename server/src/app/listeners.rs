@@ -78,6 +78,10 @@ fn worker(parts: &Parts) -> Rc<Worker> {
 /// socket: it is for answers to HTTP requests, which nobody else watches.
 const PEER_TIMEOUT_MS: u32 = 90_000;
 
+/// What the kernel may hold for one peer, beside the connection's outbox. Left alone it grows to four megabytes for each
+/// peer that does not read, which no figure of the process shows. At a round trip of 100 ms this is 2.5 MB a second.
+const SEND_BUFFER_BYTES: u32 = 256 * 1024;
+
 /// Binds an address, so that a port that is taken is an error before anything has started.
 ///
 /// # Errors
@@ -89,8 +93,9 @@ pub fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
         TcpSocket::new_v6()?
     };
     socket.set_reuseaddr(true)?;
-    // Connections inherit it. Whoever acknowledges nothing for so long is gone, whatever it was sent and by whom.
+    // Connections inherit both. Whoever acknowledges nothing for so long is gone, whatever it was sent and by whom.
     set_tcp_user_timeout(&socket, PEER_TIMEOUT_MS)?;
+    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(backlog)?.into_std()
 }
