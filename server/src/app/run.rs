@@ -150,6 +150,7 @@ impl Node {
             },
             demo: demo(&config, &apps),
         });
+        let ticking_api = Arc::clone(&api);
         let parts = Parts {
             hub: Arc::clone(&hub),
             services,
@@ -192,9 +193,10 @@ impl Node {
             .collect();
         let mut reclaim = Reclaim::new(Arc::clone(&hub));
         tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
-        tasks.every("presence and cache", Duration::from_secs(1), move || {
+        tasks.every("what expires", Duration::from_secs(1), move || {
             presence.tick();
             broker.tick();
+            ticking_api.idempotency.tick();
         });
         readiness.set(true);
         Ok(Self {

@@ -103,6 +103,16 @@ impl Idempotency {
         })
     }
 
+    /// Forgets what has expired. Called every second by the node.
+    pub fn tick(&self) {
+        let now_s = clock::monotonic_seconds();
+        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        apps.retain(|_, answers| {
+            answers.expire(now_s);
+            !answers.by_key.is_empty()
+        });
+    }
+
     /// The request succeeded: a repeat gets this body.
     pub fn remember(&self, app: AppNum, key: &str, answer: Bytes) {
         self.locked(app, |answers| {
@@ -171,6 +181,14 @@ mod tests {
         assert_eq!(status(memory.admit(APP, "k", [1; 16])), 200);
         memory.forget(APP, "k");
         assert!(matches!(memory.admit(APP, "k", [1; 16]), Ok(Admission::First)));
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten_without_being_asked_for() {
+        let memory = memory(0);
+        assert_eq!(status(memory.admit(APP, "a", [1; 16])), 200);
+        memory.tick();
+        assert!(memory.apps.lock().unwrap().is_empty());
     }
 
     #[test]
