@@ -1,5 +1,7 @@
 //! Keep-alive HTTP connections that each carry one signed publish at a time.
 
+use std::collections::VecDeque;
+
 use anyhow::{Context, Result, bail};
 
 use crate::gather::Places;
@@ -22,7 +24,8 @@ pub(crate) struct Publishers<'a> {
     signer: Signer,
     lanes: Vec<Lane>,
     places: Places,
-    idle: Vec<usize>,
+    /// The one that rests longest goes first: a connection that is never used is closed by the server.
+    idle: VecDeque<usize>,
     request: Vec<u8>,
     reopened: u64,
     in_flight: usize,
@@ -48,7 +51,7 @@ impl<'a> Publishers<'a> {
             signer: Signer::new(target),
             lanes: Vec::new(),
             places: Places::default(),
-            idle: Vec::new(),
+            idle: VecDeque::new(),
             request: Vec::new(),
             reopened: 0,
             in_flight: 0,
@@ -73,7 +76,7 @@ impl<'a> Publishers<'a> {
 
     /// A connection without a publish under way.
     pub(crate) fn idle_lane(&self) -> Option<usize> {
-        self.idle.last().copied()
+        self.idle.front().copied()
     }
 
     /// All connections are open and none has a publish under way.
@@ -96,7 +99,7 @@ impl<'a> Publishers<'a> {
         wire: &mut Wire,
         mut events: impl ExactSizeIterator<Item = Event<'e>>,
     ) -> Result<()> {
-        let lane = self.idle.pop().context("no idle lane to publish on")?;
+        let lane = self.idle.pop_front().context("no idle lane to publish on")?;
         let mut request = std::mem::take(&mut self.request);
         request.clear();
         match (events.len(), events.next()) {
@@ -122,7 +125,7 @@ impl<'a> Publishers<'a> {
         };
         match news {
             News::Opened => {
-                self.idle.push(lane);
+                self.idle.push_back(lane);
                 Ok(Outcome::Ready)
             }
             News::Answer {
@@ -137,7 +140,7 @@ impl<'a> Publishers<'a> {
                     wire.hang_up(id);
                     self.reopen(wire, id, lane)?;
                 } else {
-                    self.idle.push(lane);
+                    self.idle.push_back(lane);
                 }
                 Ok(Outcome::Accepted(wire.now().saturating_sub(sent_at)))
             }
