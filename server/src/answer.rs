@@ -7,6 +7,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+/// The state that the nodes share cannot be reached now. Worth trying again in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the cluster's state cannot be reached")]
+pub struct Unavailable;
+
 /// A value now, or a future of it. Awaiting it twice after it was ready is a bug and panics, as for any future.
 pub enum Answer<T> {
     Ready(Option<T>),
@@ -16,6 +21,10 @@ pub enum Answer<T> {
 impl<T> Answer<T> {
     pub fn ready(value: T) -> Self {
         Self::Ready(Some(value))
+    }
+
+    pub fn later(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
     }
 }
 

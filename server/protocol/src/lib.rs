@@ -13,6 +13,7 @@ pub mod http;
 mod json;
 pub mod names;
 mod percent;
+pub mod position;
 pub mod pusher;
 pub mod signature;
 

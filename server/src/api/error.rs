@@ -8,8 +8,9 @@ use actix_web::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use dunlin_protocol::http::publish::Refusal as BadPublish;
 
+use crate::answer::Unavailable;
 use crate::auth::signed::Unauthorized;
-use crate::broker::Overloaded;
+use crate::broker::NotPublished;
 
 /// Why a request got no better answer. `Display` is the text, without the line end.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,14 @@ impl Refusal {
         Self {
             retry_after: Some(retry_after),
             ..Self::new(StatusCode::TOO_MANY_REQUESTS, message)
+        }
+    }
+
+    /// Ours to mend, and worth trying again soon.
+    fn unavailable(message: String) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(1)),
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
         }
     }
 
@@ -94,12 +103,14 @@ impl From<BadPublish> for Refusal {
     }
 }
 
-impl From<Overloaded> for Refusal {
-    fn from(overloaded: Overloaded) -> Self {
-        let retry_after = Some(Duration::from_secs(1));
-        Self {
-            retry_after,
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, overloaded.to_string())
-        }
+impl From<NotPublished> for Refusal {
+    fn from(reason: NotPublished) -> Self {
+        Self::unavailable(reason.to_string())
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(reason: Unavailable) -> Self {
+        Self::unavailable(reason.to_string())
     }
 }

@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::{Broker, BrokerEvents, Origin, Overloaded, Publication};
+use dunlin_protocol::position::Position;
+
+use super::{Broker, BrokerEvents, NotPublished, Origin, Overloaded, Publication};
 use crate::apps::App;
 use crate::config::AppSection;
 use crate::storage::keys::{AppNum, KeyRef};
@@ -15,7 +17,12 @@ struct Recorder {
 }
 
 impl BrokerEvents for Recorder {
-    fn publication(&self, _: KeyRef<'_>, publication: &Publication<'_>) -> Result<(), Overloaded> {
+    fn publication(
+        &self,
+        _: KeyRef<'_>,
+        publication: &Publication<'_>,
+        _: Option<Position>,
+    ) -> Result<(), Overloaded> {
         if *self.full.lock().unwrap() {
             return Err(Overloaded);
         }
@@ -28,11 +35,11 @@ impl BrokerEvents for Recorder {
 }
 
 pub(crate) async fn run(broker: impl Fn(Arc<dyn BrokerEvents>) -> Arc<dyn Broker>) {
-    let app = App::new(AppNum(1), &AppSection::example());
-    let other = App::new(AppNum(2), &AppSection::example());
+    let app = Arc::new(App::new(AppNum(1), &AppSection::example()));
+    let other = Arc::new(App::new(AppNum(2), &AppSection::example()));
     let recorder = Arc::new(Recorder::default());
     let broker = broker(recorder.clone());
-    let publish = async |app: &App, channel: &str, event: &str, data: &str, origin: Origin| {
+    let publish = async |app: &Arc<App>, channel: &str, event: &str, data: &str, origin: Origin| {
         let channel = channel.parse().unwrap();
         let publication = Publication {
             channel: &channel,
@@ -48,6 +55,7 @@ pub(crate) async fn run(broker: impl Fn(Arc<dyn BrokerEvents>) -> Arc<dyn Broker
         broker
             .cached(app, &channel.parse().unwrap())
             .await
+            .unwrap()
             .map(|event| event.name.to_string())
     };
 
@@ -85,7 +93,7 @@ pub(crate) async fn run(broker: impl Fn(Arc<dyn BrokerEvents>) -> Arc<dyn Broker
     *recorder.full.lock().unwrap() = true;
     assert_eq!(
         publish(&app, "cache-a", "three", "\"3\"", Origin::Api).await,
-        Err(Overloaded)
+        Err(NotPublished::Overloaded)
     );
     assert_eq!(
         cached(&app, "cache-a").await.as_deref(),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dunlin_protocol::names::ChannelName;
 
-use super::{Broker, BrokerEvents, Origin, Overloaded, Publication};
-use crate::answer::Answer;
+use super::{Broker, BrokerEvents, HistoryPage, HistoryQuery, NotPublished, Origin, Overloaded, Publication};
+use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
 use crate::clock;
 use crate::config::CacheSection;
@@ -42,7 +42,7 @@ impl MemoryBroker {
         publication: &Publication<'_>,
     ) -> Result<(), Overloaded> {
         let mut stripe = self.channels.stripe(key);
-        self.events.publication(key, publication)?;
+        self.events.publication(key, publication, None)?;
         let known = ChannelKey::new(app.num, publication.channel.clone());
         let channel = stripe.get_or_insert_with(&known, Default::default);
         // An old event is never left standing where a newer one finds no room: a miss is true, a stale hit is not.
@@ -64,26 +64,34 @@ impl MemoryBroker {
 }
 
 impl Broker for MemoryBroker {
-    fn publish(&self, app: &App, publication: &Publication<'_>) -> Answer<Result<(), Overloaded>> {
+    fn publish(&self, app: &Arc<App>, publication: &Publication<'_>) -> Answer<Result<(), NotPublished>> {
         let key = KeyRef::new(app.num, publication.channel.as_str());
         let remembered = publication.origin == Origin::Api && publication.channel.kind().is_cache();
-        Answer::ready(if remembered {
+        let published = if remembered {
             self.publish_cached(app, key, publication)
         } else {
-            self.events.publication(key, publication)
-        })
+            self.events.publication(key, publication, None)
+        };
+        Answer::ready(published.map_err(NotPublished::from))
     }
 
-    fn cached(&self, app: &App, channel: &ChannelName) -> Answer<Option<CachedEvent>> {
+    fn cached(&self, app: &App, channel: &ChannelName) -> Answer<Result<Option<CachedEvent>, Unavailable>> {
         let key = KeyRef::new(app.num, channel.as_str());
         let now_s = clock::monotonic_seconds();
         let stripe = self.channels.stripe(key);
         let cached = stripe.get(key).and_then(|channel| channel.cached.as_ref());
-        Answer::ready(
-            cached
-                .map(|cached| cached.event.clone())
-                .filter(|event| event.expires_at_s > now_s),
-        )
+        let event = cached
+            .map(|cached| cached.event.clone())
+            .filter(|event| event.expires_at_s > now_s);
+        Answer::ready(Ok(event))
+    }
+
+    fn history(&self, _: &App, _: &ChannelName, _: HistoryQuery) -> Answer<Result<HistoryPage, Unavailable>> {
+        Answer::ready(Ok(HistoryPage {
+            position: None,
+            events: Vec::new(),
+            has_more: false,
+        }))
     }
 
     fn tick(&self) {

@@ -7,12 +7,15 @@
 
 pub mod memory;
 
-use dunlin_protocol::names::{ChannelName, SocketId, UserId};
+use std::sync::Arc;
 
-use crate::answer::Answer;
+use dunlin_protocol::names::{ChannelName, SocketId, UserId};
+use dunlin_protocol::position::Position;
+
+use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
 use crate::storage::keys::KeyRef;
-use crate::storage::memory::CachedEvent;
+use crate::storage::memory::{CachedEvent, PastEvent};
 
 /// Who published, which decides whether the event is remembered on a cache channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,25 +38,74 @@ pub struct Publication<'a> {
     pub origin: Origin,
 }
 
-/// The publication was not accepted; nobody got it. Worth trying again in a second.
+/// The publication was not accepted. Worth trying again in a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("too much is waiting to be delivered")]
+pub enum NotPublished {
+    /// Nobody got it.
+    #[error("too much is waiting to be delivered")]
+    Overloaded,
+    /// The state that the nodes share cannot be reached, or did not answer in time: then some may have got it.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Some worker has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overloaded;
+
+impl From<Overloaded> for NotPublished {
+    fn from(_: Overloaded) -> Self {
+        Self::Overloaded
+    }
+}
+
+/// What of a channel's history is asked for. Between the bounds, both left out themselves, at most `limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Only events behind this serial.
+    pub after: Option<u64>,
+    /// Only events in front of this serial.
+    pub before: Option<u64>,
+    pub limit: usize,
+    /// The newest first, where the limit cuts off the oldest; else the other way round.
+    pub newest_first: bool,
+}
+
+/// A part of a channel's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HistoryPage {
+    /// Where the channel stands: the epoch of the events, and the serial of its last message. `None`: nothing is kept,
+    /// and nothing is known.
+    pub position: Option<Position>,
+    pub events: Vec<PastEvent>,
+    /// There are more in the direction that was asked for.
+    pub has_more: bool,
+}
 
 /// Publishing.
 ///
 /// A promise of every implementation:
 /// - *Delivery*: at most once. `Ok` means every node with subscribers has it or will; a subscriber that is gone or
-///   too slow does not get it later, unless it asks for the cached event.
+///   too slow does not get it later, unless it asks for the cached event, or for what it missed on a channel with
+///   history.
+/// - *History*: on a channel with history, `Ok` means that the event is in it.
 /// - *Order*: everybody on a channel, on every worker and node, sees its publications in one order; those of one
 ///   caller that awaits each answer are in the caller's order.
 /// - *Repeats*: a call made twice is two publications.
 /// - *Isolation*: an app's publications reach channels of that app only.
 pub trait Broker: Send + Sync {
-    fn publish(&self, app: &App, publication: &Publication<'_>) -> Answer<Result<(), Overloaded>>;
+    fn publish(&self, app: &Arc<App>, publication: &Publication<'_>) -> Answer<Result<(), NotPublished>>;
 
     /// The event remembered on a cache channel, if it has not expired.
-    fn cached(&self, app: &App, channel: &ChannelName) -> Answer<Option<CachedEvent>>;
+    fn cached(&self, app: &App, channel: &ChannelName) -> Answer<Result<Option<CachedEvent>, Unavailable>>;
+
+    /// Events that were published on a channel with history and are kept. Without history: none.
+    fn history(
+        &self,
+        app: &App,
+        channel: &ChannelName,
+        query: HistoryQuery,
+    ) -> Answer<Result<HistoryPage, Unavailable>>;
 
     /// Forgets what has expired. Called every second by the node.
     fn tick(&self);
@@ -61,11 +113,17 @@ pub trait Broker: Send + Sync {
 
 /// What a broker tells its node. Implemented by the hub.
 pub trait BrokerEvents: Send + Sync {
-    /// For every local subscriber of the channel. Calls for one channel must not overlap.
+    /// For every local subscriber of the channel. Calls for one channel must not overlap. `position`: the place of the
+    /// publication, on a channel with history, whose subscribers are told.
     ///
     /// # Errors
     /// Some worker has no room; then no worker got it.
-    fn publication(&self, key: KeyRef<'_>, publication: &Publication<'_>) -> Result<(), Overloaded>;
+    fn publication(
+        &self,
+        key: KeyRef<'_>,
+        publication: &Publication<'_>,
+        position: Option<Position>,
+    ) -> Result<(), Overloaded>;
 }
 
 #[cfg(test)]

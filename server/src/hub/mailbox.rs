@@ -41,6 +41,12 @@ pub enum Mail {
     Gone {
         connection: ConnectionRef,
     },
+    /// Whether the connection has a place in its app's quota.
+    Admitted {
+        to: ConnectionRef,
+        app: Arc<App>,
+        granted: bool,
+    },
     TerminateUser {
         app: AppNum,
         user_id: UserId,
@@ -57,7 +63,11 @@ impl Mail {
         match self {
             Self::Publication { frame, .. } | Self::Direct { frame, .. } => frame.len(),
             Self::Received { messages, .. } => messages.iter().map(String::len).sum(),
-            Self::Joined { .. } | Self::Gone { .. } | Self::TerminateUser { .. } | Self::Drain { .. } => 0,
+            Self::Joined { .. }
+            | Self::Admitted { .. }
+            | Self::Gone { .. }
+            | Self::TerminateUser { .. }
+            | Self::Drain { .. } => 0,
         }
     }
 }

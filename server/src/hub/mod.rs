@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use dunlin_protocol::names::{SocketId, UserId};
+use dunlin_protocol::position::Position;
 use dunlin_protocol::pusher::outgoing;
 
 use crate::apps::App;
@@ -133,16 +134,6 @@ impl Hub {
         self.mailbox(to.worker).push(mail(to));
     }
 
-    /// Closes every connection that signed in as this user, on all workers.
-    pub fn terminate_user(&self, app: AppNum, user_id: &UserId) {
-        for mailbox in &self.mailboxes {
-            mailbox.push(Mail::TerminateUser {
-                app,
-                user_id: user_id.clone(),
-            });
-        }
-    }
-
     /// Asks every worker to close its connections, spread over `seconds`.
     pub fn drain(&self, seconds: u32) {
         for mailbox in &self.mailboxes {
@@ -164,7 +155,12 @@ impl Hub {
 }
 
 impl BrokerEvents for Hub {
-    fn publication(&self, key: KeyRef<'_>, publication: &Publication<'_>) -> Result<(), Overloaded> {
+    fn publication(
+        &self,
+        key: KeyRef<'_>,
+        publication: &Publication<'_>,
+        _position: Option<Position>,
+    ) -> Result<(), Overloaded> {
         if !self.directory.contains(key) {
             return Ok(());
         }
@@ -223,5 +219,19 @@ impl PresenceEvents for Hub {
     fn watched(&self, to: ConnectionRef, online: &[&UserId], offline: &[&UserId]) {
         let frame = outgoing::watchlist_events(online, offline);
         self.send(to, |to| Mail::Direct { to, frame });
+    }
+
+    fn terminate_user(&self, app: AppNum, user_id: &UserId) {
+        for mailbox in &self.mailboxes {
+            mailbox.push(Mail::TerminateUser {
+                app,
+                user_id: user_id.clone(),
+            });
+        }
+    }
+
+    fn admitted(&self, to: ConnectionRef, app: &Arc<App>, granted: bool) {
+        let app = Arc::clone(app);
+        self.send(to, |to| Mail::Admitted { to, app, granted });
     }
 }

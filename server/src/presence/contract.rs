@@ -6,8 +6,8 @@ use dunlin_protocol::names::UserId;
 use dunlin_protocol::pusher::presence::PresenceMember;
 
 use super::{
-    Announcement, ConnectionRef, Join, JoinRefusal, Joined, Leave, Occupancy, Presence, PresenceEvents,
-    SignIn,
+    Announcement, ChannelPage, ConnectionRef, Join, JoinRefusal, Joined, Leave, Occupancy, Presence,
+    PresenceEvents, SignIn,
 };
 use crate::apps::App;
 use crate::config::AppSection;
@@ -64,6 +64,14 @@ impl PresenceEvents for Recorder {
             ids(offline)
         ));
     }
+
+    fn terminate_user(&self, _: AppNum, user_id: &UserId) {
+        self.note(format!("terminate {user_id}"));
+    }
+
+    fn admitted(&self, to: ConnectionRef, _: &Arc<App>, granted: bool) {
+        self.note(format!("{} admitted: {granted}", to.slot));
+    }
 }
 
 fn connection(slot: u32) -> ConnectionRef {
@@ -99,6 +107,7 @@ async fn members_come_and_go_by_user(presence: &impl Fn(Arc<dyn PresenceEvents>)
             channel: channel.clone(),
             connection: connection(slot),
             member,
+            since: None,
         });
         recorder.take()
     };
@@ -135,19 +144,19 @@ async fn members_come_and_go_by_user(presence: &impl Fn(Arc<dyn PresenceEvents>)
     let name = channel.name();
     assert_eq!(
         presence.occupancy(&app, name).await,
-        Occupancy {
+        Ok(Occupancy {
             connections: 4,
             users: 2
-        }
+        })
     );
-    let users = presence.users(&app, name).await;
+    let users = presence.users(&app, name).await.unwrap();
     assert_eq!(users.iter().map(UserId::as_str).collect::<Vec<_>>(), ["u", "v"]);
     assert_eq!(leave("u"), Vec::<String>::new(), "one connection is left");
     assert_eq!(leave("u"), ["presence-a -u"]);
     assert_eq!(leave("v"), Vec::<String>::new());
     assert_eq!(leave("v"), ["presence-a -v"]);
-    assert_eq!(presence.occupancy(&app, name).await, Occupancy::default());
-    assert!(presence.users(&app, name).await.is_empty());
+    assert_eq!(presence.occupancy(&app, name).await, Ok(Occupancy::default()));
+    assert!(presence.users(&app, name).await.unwrap().is_empty());
 }
 
 async fn counts_and_lists_are_exact(presence: &impl Fn(Arc<dyn PresenceEvents>) -> Arc<dyn Presence>) {
@@ -161,6 +170,7 @@ async fn counts_and_lists_are_exact(presence: &impl Fn(Arc<dyn PresenceEvents>) 
             channel,
             connection: connection(slot),
             member: None,
+            since: None,
         });
     };
     join(&app, 1, "a");
@@ -183,8 +193,9 @@ async fn counts_and_lists_are_exact(presence: &impl Fn(Arc<dyn PresenceEvents>) 
         ],
         "the joiner is in before it is counted"
     );
-    let list = presence.channels(&app, "", None, 9).await;
-    let list: Vec<_> = list
+    let ChannelPage { channels, next } = presence.channels(&app, "", None).await.unwrap();
+    assert_eq!(next, None, "it was the only page");
+    let list: Vec<_> = channels
         .iter()
         .map(|(name, occupancy)| (name.as_str(), occupancy.connections))
         .collect();
@@ -199,7 +210,8 @@ async fn counts_and_lists_are_exact(presence: &impl Fn(Arc<dyn PresenceEvents>) 
         channel,
         user_id: None,
     });
-    assert_eq!(presence.channels(&app, "", Some("a"), 9).await.len(), 0);
+    let page = presence.channels(&app, "b", None).await.unwrap();
+    assert!(page.channels.is_empty(), "vacated");
 }
 
 fn watchers_are_told(presence: &impl Fn(Arc<dyn PresenceEvents>) -> Arc<dyn Presence>) {

@@ -9,9 +9,10 @@ use dunlin_protocol::pusher::outgoing::{MemberFragment, PresenceList};
 
 use super::users::{UserCounts, Users};
 use super::{
-    Announcement, Cache, Join, JoinRefusal, Joined, Leave, Occupancy, Presence, PresenceEvents, SignIn,
+    Announcement, Cache, ChannelPage, ConnectionRef, Join, JoinRefusal, Joined, Leave, Occupancy, Presence,
+    PresenceEvents, SignIn,
 };
-use crate::answer::Answer;
+use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
 use crate::clock;
 use crate::storage::keys::{ChannelKey, KeyRef};
@@ -26,6 +27,9 @@ pub struct CountThrottle {
     /// Beyond, at most once in this time, and only when something changed.
     pub every: Duration,
 }
+
+/// Channels in a page of a listing.
+const PAGE: usize = 500;
 
 pub struct MemoryPresence {
     channels: Arc<Channels>,
@@ -175,6 +179,7 @@ impl Presence for MemoryPresence {
                 members,
                 cache: self.cache(&join, channel),
                 user_id,
+                recovery: None,
             }
         });
         // A refused join cannot be the first: somebody else fills the channel.
@@ -229,27 +234,46 @@ impl Presence for MemoryPresence {
         self.users.sign_out(sign_in);
     }
 
-    fn occupancy(&self, app: &App, channel: &ChannelName) -> Answer<Occupancy> {
-        Answer::ready(self.read(app, channel, occupancy))
+    fn occupancy(&self, app: &App, channel: &ChannelName) -> Answer<Result<Occupancy, Unavailable>> {
+        Answer::ready(Ok(self.read(app, channel, occupancy)))
     }
 
     fn channels(
         &self,
         app: &App,
         prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Answer<Vec<(ChannelName, Occupancy)>> {
-        let names = self.channels.occupied(app.num, prefix, after, limit);
+        cursor: Option<&str>,
+    ) -> Answer<Result<ChannelPage, Unavailable>> {
+        let names = self.channels.occupied(app.num, prefix, cursor, PAGE);
+        let next = names
+            .last()
+            .filter(|_| names.len() == PAGE)
+            .map(ToString::to_string);
         let read = |name: ChannelName| {
             let occupancy = self.read(app, &name, occupancy);
             (name, occupancy)
         };
-        Answer::ready(names.into_iter().map(read).collect())
+        let channels = names.into_iter().map(read).collect();
+        Answer::ready(Ok(ChannelPage { channels, next }))
     }
 
-    fn users(&self, app: &App, channel: &ChannelName) -> Answer<Vec<UserId>> {
-        Answer::ready(self.read(app, channel, |channel| channel.members.keys().cloned().collect()))
+    fn users(&self, app: &App, channel: &ChannelName) -> Answer<Result<Vec<UserId>, Unavailable>> {
+        let users = self.read(app, channel, |channel| channel.members.keys().cloned().collect());
+        Answer::ready(Ok(users))
+    }
+
+    fn terminate_user(&self, app: &App, user_id: &UserId) -> Answer<Result<(), Unavailable>> {
+        self.events.terminate_user(app.num, user_id);
+        Answer::ready(Ok(()))
+    }
+
+    fn admit(&self, app: &Arc<App>, connection: ConnectionRef) {
+        let granted = app.take_connection().is_ok();
+        self.events.admitted(connection, app, granted);
+    }
+
+    fn dismiss(&self, app: &Arc<App>) {
+        app.give_connection_back();
     }
 
     fn tick(&self) {

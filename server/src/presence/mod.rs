@@ -14,13 +14,14 @@ pub mod users;
 use std::sync::Arc;
 
 use dunlin_protocol::names::{ChannelName, UserId};
+use dunlin_protocol::position::Position;
 use dunlin_protocol::pusher::outgoing::{MemberFragment, PresenceList};
 use dunlin_protocol::pusher::presence::PresenceMember;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
-use crate::storage::keys::ChannelKey;
-use crate::storage::memory::CachedEvent;
+use crate::storage::keys::{AppNum, ChannelKey};
+use crate::storage::memory::{CachedEvent, PastEvent};
 
 /// A connection of this node. Slots are reused; the generation tells a connection from its successors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +39,17 @@ pub struct Join {
     pub connection: ConnectionRef,
     /// On presence channels.
     pub member: Option<PresenceMember>,
+    /// What of the past the joiner wants, on a channel with history; elsewhere it is answered by "not recovered".
+    pub since: Option<Since>,
+}
+
+/// From where on a joiner wants a channel's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// What it missed after this position.
+    After(Position),
+    /// The last so many.
+    Last(u32),
 }
 
 /// What the joiner is told first.
@@ -48,6 +60,19 @@ pub struct Joined {
     pub cache: Cache,
     /// The user as whom the connection is in the channel.
     pub user_id: Option<UserId>,
+    /// On a channel with history, or if the joiner asked for its past.
+    pub recovery: Option<Recovery>,
+}
+
+/// The past that a joiner gets, between its confirmation and the first live event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Where the joiner is once it has `events`. `None`: the channel has no history.
+    pub position: Option<Position>,
+    /// Whether it now has everything it asked for; `None`: it did not ask.
+    pub is_complete: Option<bool>,
+    /// The oldest first.
+    pub events: Vec<PastEvent>,
 }
 
 #[derive(Debug)]
@@ -70,6 +95,14 @@ pub struct Leave {
     pub app: Arc<App>,
     pub channel: Arc<ChannelKey>,
     pub user_id: Option<UserId>,
+}
+
+/// A page of an app's occupied channels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelPage {
+    pub channels: Vec<(ChannelName, Occupancy)>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<String>,
 }
 
 /// A user's connection that signed in, or whose signing in ends.
@@ -101,17 +134,23 @@ pub trait Presence: Send + Sync {
     fn leave(&self, leave: Leave);
     fn sign_in(&self, sign_in: &SignIn);
     fn sign_out(&self, sign_in: &SignIn);
-    fn occupancy(&self, app: &App, channel: &ChannelName) -> Answer<Occupancy>;
-    /// Occupied channels that start with `prefix`, in order, after `after`, at most `limit`.
+    fn occupancy(&self, app: &App, channel: &ChannelName) -> Answer<Result<Occupancy, Unavailable>>;
+    /// Occupied channels that start with `prefix`, some hundred at a time, in any order, each that stays occupied
+    /// meanwhile exactly once. `cursor`: the `next` of the page before.
     fn channels(
         &self,
         app: &App,
         prefix: &str,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Answer<Vec<(ChannelName, Occupancy)>>;
+        cursor: Option<&str>,
+    ) -> Answer<Result<ChannelPage, Unavailable>>;
     /// The users of a presence channel, in the order of their ids.
-    fn users(&self, app: &App, channel: &ChannelName) -> Answer<Vec<UserId>>;
+    fn users(&self, app: &App, channel: &ChannelName) -> Answer<Result<Vec<UserId>, Unavailable>>;
+    /// Closes every connection that is signed in as this user, wherever it is. `Ok`: all nodes know or will.
+    fn terminate_user(&self, app: &App, user_id: &UserId) -> Answer<Result<(), Unavailable>>;
+    /// Takes a place in the app's connection quota, answered exactly once through [`PresenceEvents::admitted`]; a
+    /// place that was granted is given back by [`Presence::dismiss`].
+    fn admit(&self, app: &Arc<App>, connection: ConnectionRef);
+    fn dismiss(&self, app: &Arc<App>);
     /// Announces the counts that the throttle held back. Called every second by the node.
     fn tick(&self);
 }
@@ -136,6 +175,10 @@ pub trait PresenceEvents: Send + Sync {
     fn announce(&self, channel: &ChannelKey, announcement: &Announcement<'_>);
     /// Tells one connection which of the users it watches are there and which are not.
     fn watched(&self, connection: ConnectionRef, online: &[&UserId], offline: &[&UserId]);
+    /// Closes every connection of this node that is signed in as this user.
+    fn terminate_user(&self, app: AppNum, user_id: &UserId);
+    /// Whether the connection has a place in its app's quota.
+    fn admitted(&self, connection: ConnectionRef, app: &Arc<App>, granted: bool);
 }
 
 #[cfg(test)]

@@ -46,6 +46,19 @@ pub struct CachedEvent {
     pub expires_at_s: u32,
 }
 
+/// An event of a channel's history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PastEvent {
+    pub serial: u64,
+    /// Unix milliseconds.
+    pub published_at_ms: u64,
+    pub name: Arc<str>,
+    /// The data as the JSON string literal that was published.
+    pub data_literal: Arc<str>,
+    /// The sender's user, on client events in presence channels.
+    pub user_id: Option<UserId>,
+}
+
 /// A remembered event and the room it takes in its app's cache.
 #[derive(Debug)]
 pub struct Remembered {

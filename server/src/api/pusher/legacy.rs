@@ -66,7 +66,7 @@ pub async fn stats(
     }
     let app = signed_app(&api, &request, payload).await?;
     let channel = channel_of(&request)?;
-    let occupancy = api.services.presence.occupancy(&app, &channel).await;
+    let occupancy = api.services.presence.occupancy(&app, &channel).await?;
     Ok(HttpResponse::Ok().json(Stats {
         occupied: occupancy.connections > 0,
         user_count: channel.kind().is_presence().then_some(occupancy.users),

@@ -1,5 +1,6 @@
 //! `POST /apps/{id}/events` and `POST /apps/{id}/batch_events`: the hot path of every customer's backend.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use actix_http::{HttpMessage as _, Request, Response, StatusCode};
@@ -14,6 +15,7 @@ use dunlin_protocol::signature::SignedRequest;
 use md5::{Digest as _, Md5};
 
 use super::idempotency::Admission;
+use crate::answer::Unavailable;
 use crate::api::Api;
 use crate::api::error::Refusal;
 use crate::apps::App;
@@ -82,7 +84,7 @@ async fn answer(api: &Api, kind: Kind, request: &mut Request) -> Result<Bytes, R
 /// Delivers what `body` says and answers with what was asked.
 pub(super) async fn publish(
     api: &Api,
-    app: &App,
+    app: &Arc<App>,
     kind: Kind,
     signed: &SignedRequest<'_>,
     body: &[u8],
@@ -112,7 +114,7 @@ fn limits(app: &App) -> PublishLimits {
 ///
 /// # Errors
 /// The event is not valid, too large or too much, or the node is overloaded.
-pub async fn publish_event(api: &Api, app: &App, body: &[u8]) -> Result<Bytes, Refusal> {
+pub async fn publish_event(api: &Api, app: &Arc<App>, body: &[u8]) -> Result<Bytes, Refusal> {
     let event = PublishRequest::parse(body, &limits(app))?;
     check_names(app, &event)?;
     take_rate(app, 1)?;
@@ -124,7 +126,7 @@ pub async fn publish_event(api: &Api, app: &App, body: &[u8]) -> Result<Bytes, R
     }
 }
 
-async fn publish_batch(api: &Api, app: &App, body: &[u8]) -> Result<Bytes, Refusal> {
+async fn publish_batch(api: &Api, app: &Arc<App>, body: &[u8]) -> Result<Bytes, Refusal> {
     let batch = BatchRequest::parse(body, &limits(app))?;
     batch
         .events
@@ -170,7 +172,7 @@ fn take_rate(app: &App, events: usize) -> Result<(), Refusal> {
         })
 }
 
-async fn deliver(api: &Api, app: &App, event: &PublishRequest<'_>) -> Result<(), Refusal> {
+async fn deliver(api: &Api, app: &Arc<App>, event: &PublishRequest<'_>) -> Result<(), Refusal> {
     app.counters.publishes.fetch_add(1, Relaxed);
     for channel in &event.channels {
         let publication = Publication {
@@ -187,11 +189,11 @@ async fn deliver(api: &Api, app: &App, event: &PublishRequest<'_>) -> Result<(),
 }
 
 /// The counts that were asked for and apply, as members of a JSON object.
-async fn counts(api: &Api, app: &App, channel: &ChannelName, info: InfoFlags) -> String {
+async fn counts(api: &Api, app: &App, channel: &ChannelName, info: InfoFlags) -> Result<String, Unavailable> {
     if !info.any() {
-        return "{}".to_owned();
+        return Ok("{}".to_owned());
     }
-    let occupancy = api.services.presence.occupancy(app, channel).await;
+    let occupancy = api.services.presence.occupancy(app, channel).await?;
     let mut members = Vec::with_capacity(2);
     if info.user_count && channel.kind().is_presence() {
         members.push(format!("\"user_count\":{}", occupancy.users));
@@ -199,26 +201,26 @@ async fn counts(api: &Api, app: &App, channel: &ChannelName, info: InfoFlags) ->
     if info.subscription_count {
         members.push(format!("\"subscription_count\":{}", occupancy.connections));
     }
-    format!("{{{}}}", members.join(","))
+    Ok(format!("{{{}}}", members.join(",")))
 }
 
-async fn event_info(api: &Api, app: &App, event: &PublishRequest<'_>) -> Result<Bytes, Refusal> {
+async fn event_info(api: &Api, app: &Arc<App>, event: &PublishRequest<'_>) -> Result<Bytes, Refusal> {
     let mut entries = Vec::with_capacity(event.channels.len());
     for channel in &event.channels {
         // The alphabet of channel names needs no escaping.
         entries.push(format!(
             "\"{channel}\":{}",
-            counts(api, app, channel, event.info).await
+            counts(api, app, channel, event.info).await?
         ));
     }
     Ok(format!("{{\"channels\":{{{}}}}}", entries.join(",")).into())
 }
 
-async fn batch_info(api: &Api, app: &App, batch: &BatchRequest<'_>) -> Result<Bytes, Refusal> {
+async fn batch_info(api: &Api, app: &Arc<App>, batch: &BatchRequest<'_>) -> Result<Bytes, Refusal> {
     let mut entries = Vec::with_capacity(batch.events.len());
     for event in &batch.events {
         if let Some(channel) = event.channels.first() {
-            entries.push(counts(api, app, channel, event.info).await);
+            entries.push(counts(api, app, channel, event.info).await?);
         }
     }
     Ok(format!("{{\"batch\":[{}]}}", entries.join(",")).into())

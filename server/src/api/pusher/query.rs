@@ -19,9 +19,6 @@ use crate::auth::signed::authenticate;
 use crate::clock;
 use crate::presence::Occupancy;
 
-/// Channels read between two chances for the worker's other tasks.
-const PAGE: usize = 500;
-
 /// The app in whose name the request speaks and its body, once the signature was checked.
 pub(super) async fn signed(
     api: &Api,
@@ -130,21 +127,20 @@ pub async fn channels(
         return Err(Refusal::bad_request(COUNTS_ARE_OFF));
     }
     let mut channels = BTreeMap::new();
-    let mut after: Option<ChannelName> = None;
+    let mut cursor: Option<String> = None;
     loop {
-        let after_name = after.as_ref().map(ChannelName::as_str);
         let page = api
             .services
             .presence
-            .channels(&app, prefix, after_name, PAGE)
-            .await;
-        let is_last = page.len() < PAGE;
-        after = page.last().map(|(name, _)| name.clone());
+            .channels(&app, prefix, cursor.as_deref())
+            .await?;
         channels.extend(
-            page.into_iter()
+            page.channels
+                .into_iter()
                 .map(|(name, occupancy)| (name.to_string(), attributes(info, occupancy))),
         );
-        if is_last {
+        cursor = page.next;
+        if cursor.is_none() {
             return Ok(HttpResponse::Ok().json(Answer { channels }));
         }
         tokio::task::yield_now().await;
@@ -175,11 +171,11 @@ pub async fn channel(
             "Cannot retrieve the cache unless the channel is a cache channel",
         ));
     }
-    let occupancy = api.services.presence.occupancy(&app, &channel).await;
+    let occupancy = api.services.presence.occupancy(&app, &channel).await?;
     let mut answer = attributes(info, occupancy);
     answer.occupied = Some(occupancy.connections > 0);
     if info.cache {
-        let cached = api.services.broker.cached(&app, &channel).await;
+        let cached = api.services.broker.cached(&app, &channel).await?;
         answer.cache = Some(cached.map(|event| CacheAttribute {
             data: serde_json::from_str(&event.data_literal).unwrap_or_default(),
             ttl: event.expires_at_s.saturating_sub(clock::monotonic_seconds()),
@@ -222,7 +218,7 @@ pub async fn users(
             "Users can only be retrieved for presence channels",
         ));
     }
-    let users = api.services.presence.users(&app, &channel).await;
+    let users = api.services.presence.users(&app, &channel).await?;
     let users = users.iter().map(|user| User { id: user.as_str() }).collect();
     Ok(HttpResponse::Ok().json(Answer { users }))
 }
@@ -240,6 +236,6 @@ pub async fn terminate(
         .unwrap_or_default()
         .parse()
         .map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "Invalid user id"))?;
-    api.hub.terminate_user(app.num, &user_id);
+    api.services.presence.terminate_user(&app, &user_id).await?;
     Ok(HttpResponse::Ok().content_type("application/json").body("{}"))
 }

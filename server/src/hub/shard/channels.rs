@@ -56,6 +56,7 @@ impl Shard {
             channel: key,
             connection: at,
             member,
+            since: None,
         });
     }
 

@@ -66,6 +66,11 @@ impl Shard {
                     }
                 }
                 Mail::Gone { connection } => self.gone(connection),
+                Mail::Admitted { app, granted, .. } => {
+                    if granted {
+                        self.services.presence.dismiss(&app);
+                    }
+                }
                 Mail::TerminateUser { app, user_id } => self.terminate_user(app, &user_id),
                 Mail::Drain { seconds } => self.start_draining(seconds),
             }

@@ -117,9 +117,9 @@ impl Shard {
         let mut cx = Context::from_waker(Waker::noop());
         match Pin::new(&mut answer).poll(&mut cx) {
             Poll::Ready(Ok(())) => {}
-            Poll::Ready(Err(overloaded)) => self.append(
+            Poll::Ready(Err(reason)) => self.append(
                 at.slot,
-                outgoing::error(None, &format!("Client event rejected: {overloaded}")),
+                outgoing::error(None, &format!("Client event rejected: {reason}")),
             ),
             // A broker that waits finishes by itself; a client event has no answer that could be late.
             Poll::Pending => drop(tokio::task::spawn_local(answer)),
