@@ -456,7 +456,7 @@ fn page(
         "- Commit: {}",
         first_line("git", &["log", "-1", "--format=%h of %cs"])
     )?;
-    writeln!(out, "- Machine: {}", machine())?;
+    writeln!(out, "- Machine: {}", dunlin_load::machine())?;
     writeln!(out, "- Compiler: {}", first_line("rustc", &["--version"]))?;
     match built {
         Some(built) if built.seconds > 20.0 => {
@@ -546,17 +546,6 @@ fn first_line(program: &str, args: &[&str]) -> String {
                 .map(str::to_owned)
         })
         .unwrap_or_else(|| "unknown".into())
-}
-
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
-        .map_or("unknown processor", |(_, model)| model.trim());
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    format!("{cores} cores of {model}, Linux {}", kernel.trim())
 }
 
 #[cfg(test)]

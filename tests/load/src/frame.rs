@@ -4,11 +4,11 @@
 
 use anyhow::{Result, bail};
 
-pub(crate) const CONTINUATION: u8 = 0x0;
-pub(crate) const TEXT: u8 = 0x1;
-pub(crate) const CLOSE: u8 = 0x8;
-pub(crate) const PING: u8 = 0x9;
-pub(crate) const PONG: u8 = 0xA;
+pub const CONTINUATION: u8 = 0x0;
+pub const TEXT: u8 = 0x1;
+pub const CLOSE: u8 = 0x8;
+pub const PING: u8 = 0x9;
+pub const PONG: u8 = 0xA;
 
 /// Values of the 7-bit length that announce a longer one.
 const LENGTH_IN_16_BITS: u8 = 126;
@@ -24,18 +24,18 @@ const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
 
 /// One frame as it lies in the read buffer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Frame<'a> {
-    pub(crate) opcode: u8,
-    pub(crate) payload: &'a [u8],
+pub struct Frame<'a> {
+    pub opcode: u8,
+    pub payload: &'a [u8],
     /// Header and payload together: where the next frame starts.
-    pub(crate) length: usize,
+    pub length: usize,
 }
 
 /// The first frame of `bytes`, or `None` while it is incomplete.
 ///
 /// # Errors
 /// A masked, reserved or absurdly large frame, after which the stream cannot be followed.
-pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
+pub fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
     };
@@ -68,7 +68,7 @@ pub(crate) fn first_frame(bytes: &[u8]) -> Result<Option<Frame<'_>>> {
 }
 
 /// Appends one final masked frame to `out`.
-pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+pub fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
     out.push(0x80 | opcode);
     if let Ok(short) = u8::try_from(payload.len())
         && short < LENGTH_IN_16_BITS
@@ -91,7 +91,7 @@ pub(crate) fn push_masked(out: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
 }
 
 /// The status code in a close frame's payload, `None` when the frame is empty.
-pub(crate) fn close_code(payload: &[u8]) -> Option<u16> {
+pub fn close_code(payload: &[u8]) -> Option<u16> {
     match payload {
         [high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
         _ => None,

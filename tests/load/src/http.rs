@@ -13,7 +13,7 @@ use crate::payload::{self, Stamp, number, position};
 use crate::target::{Target, keyed};
 
 /// Name of every published event; together with [`crate::fanout::CHANNEL`] it makes a message of 175 bytes.
-pub(crate) const EVENT_NAME: &str = "bench";
+pub const EVENT_NAME: &str = "bench";
 
 /// How long a server may take to connect, and between two pieces of its answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
@@ -40,9 +40,10 @@ pub fn get(addr: SocketAddr, path: &str) -> Result<String> {
 
 /// Writes signed requests for one app (Pusher docs, "HTTP API reference", authentication).
 #[derive(Debug)]
-pub(crate) struct Signer {
+pub struct Signer {
     key: String,
     mac: Hmac<Sha256>,
+    app_path: String,
     events_path: String,
     batch_path: String,
     body: Vec<u8>,
@@ -50,25 +51,27 @@ pub(crate) struct Signer {
 
 /// One event to publish.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Event<'a> {
-    pub(crate) channel: &'a str,
-    pub(crate) stamp: Stamp,
-    pub(crate) payload_bytes: usize,
+pub struct Event<'a> {
+    pub channel: &'a str,
+    pub stamp: Stamp,
+    pub payload_bytes: usize,
 }
 
 impl Signer {
-    pub(crate) fn new(target: &Target) -> Self {
+    pub fn new(target: &Target) -> Self {
+        let app_path = format!("/apps/{}", target.app_id);
         Self {
             key: target.app_key.clone(),
             mac: keyed(&target.app_secret),
-            events_path: format!("/apps/{}/events", target.app_id),
-            batch_path: format!("/apps/{}/batch_events", target.app_id),
+            events_path: format!("{app_path}/events"),
+            batch_path: format!("{app_path}/batch_events"),
+            app_path,
             body: Vec::new(),
         }
     }
 
     /// Appends a request that publishes one event.
-    pub(crate) fn push_event(&mut self, out: &mut Vec<u8>, event: Event<'_>) {
+    pub fn push_event(&mut self, out: &mut Vec<u8>, event: Event<'_>) {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         push_event_body(&mut body, event);
@@ -77,7 +80,7 @@ impl Signer {
     }
 
     /// Appends a request that publishes several events.
-    pub(crate) fn push_batch<'a>(&mut self, out: &mut Vec<u8>, events: impl Iterator<Item = Event<'a>>) {
+    pub fn push_batch<'a>(&mut self, out: &mut Vec<u8>, events: impl Iterator<Item = Event<'a>>) {
         let mut body = std::mem::take(&mut self.body);
         body.clear();
         body.extend_from_slice(b"{\"batch\":[");
@@ -92,23 +95,52 @@ impl Signer {
         self.body = body;
     }
 
+    /// Appends a request that reads below the app's path; `query` needs no escaping, or is refused by the server.
+    pub fn push_read(&self, out: &mut Vec<u8>, path: &str, query: &[(&str, &str)]) {
+        let seconds = unix_seconds().to_string();
+        let mut parameters = vec![
+            ("auth_key", self.key.as_str()),
+            ("auth_timestamp", &seconds),
+            ("auth_version", "1.0"),
+        ];
+        parameters.extend_from_slice(query);
+        parameters.sort_unstable();
+        let query: Vec<String> = parameters
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        self.push_signed(
+            out,
+            "GET",
+            &format!("{}{path}", self.app_path),
+            &query.join("&"),
+            b"",
+        );
+    }
+
     fn push_request(&self, out: &mut Vec<u8>, path: &str, body: &[u8], seconds: i64) {
         let md5 = hex::encode(Md5::digest(body));
         let query = format!(
             "auth_key={}&auth_timestamp={seconds}&auth_version=1.0&body_md5={md5}",
             self.key
         );
+        self.push_signed(out, "POST", path, &query, body);
+    }
+
+    /// `query`: sorted by name.
+    fn push_signed(&self, out: &mut Vec<u8>, method: &str, path: &str, query: &str, body: &[u8]) {
         let mut mac = self.mac.clone();
-        for part in ["POST\n", path, "\n", &query] {
+        for part in [method, "\n", path, "\n", query] {
             mac.update(part.as_bytes());
         }
         let signature = hex::encode(mac.finalize().into_bytes());
         let length = body.len().to_string();
         for part in [
-            "POST ",
+            method,
+            " ",
             path,
             "?",
-            &query,
+            query,
             "&auth_signature=",
             &signature,
             " HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ",
@@ -141,20 +173,20 @@ fn unix_seconds() -> i64 {
 
 /// The start of an answer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) status: u16,
+pub struct Head {
+    pub status: u16,
     /// Bytes up to and including the empty line.
-    pub(crate) length: usize,
-    pub(crate) body_length: Option<usize>,
+    pub length: usize,
+    pub body_length: Option<usize>,
     /// The server closes the connection after this answer.
-    pub(crate) closes: bool,
+    pub closes: bool,
 }
 
 /// The head at the start of `bytes`, or `None` while it is incomplete.
 ///
 /// # Errors
 /// Bytes that are not an HTTP/1 answer.
-pub(crate) fn head(bytes: &[u8]) -> Result<Option<Head>> {
+pub fn head(bytes: &[u8]) -> Result<Option<Head>> {
     let Some(end) = position(bytes, b"\r\n\r\n") else {
         if bytes.len() > 64 * 1024 {
             bail!("the head of an HTTP answer does not end");
@@ -211,6 +243,25 @@ mod tests {
         ));
         assert!(text.ends_with(std::str::from_utf8(body).unwrap()));
         assert!(text.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+    }
+
+    #[test]
+    fn a_request_that_reads_is_signed_with_its_parameters_in_order() {
+        let signer = signer();
+        let mut out = Vec::new();
+        signer.push_read(&mut out, "/channels", &[("info", "user_count"), ("after", "7")]);
+        let text = String::from_utf8(out).unwrap();
+        let start = "GET /apps/3/channels?after=7&auth_key=278d425bdf160c739803&auth_timestamp=";
+        assert!(text.starts_with(start), "{text}");
+        let (query, signature) = text
+            .split_once('?')
+            .and_then(|(_, rest)| rest.split_once(" HTTP/1.1"))
+            .and_then(|(query, _)| query.split_once("&auth_signature="))
+            .unwrap();
+        assert!(query.ends_with("&auth_version=1.0&info=user_count"), "{query}");
+        let mut mac = keyed("7ad3773142a6692b25b8");
+        mac.update(format!("GET\n/apps/3/channels\n{query}").as_bytes());
+        assert_eq!(signature, hex::encode(mac.finalize().into_bytes()));
     }
 
     #[test]

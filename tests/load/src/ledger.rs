@@ -38,7 +38,7 @@ struct Channel {
 
 /// The book of one run. Sequence numbers count from 0 over all channels.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub struct Ledger {
     channels: Vec<Channel>,
     subscribers: Vec<Subscriber>,
     messages: Vec<Message>,
@@ -51,7 +51,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(channels: usize) -> Self {
+    pub fn new(channels: usize) -> Self {
         Self {
             channels: (0..channels).map(|_| Channel::default()).collect(),
             ..Self::default()
@@ -59,7 +59,7 @@ impl Ledger {
     }
 
     /// Adds a subscriber of `channel` and returns its number. Every subscriber joins before the first message.
-    pub(crate) fn subscribe(&mut self, channel: u32) -> usize {
+    pub fn subscribe(&mut self, channel: u32) -> usize {
         self.channels[channel as usize].subscribers += 1;
         self.subscribers.push(Subscriber {
             channel,
@@ -70,7 +70,7 @@ impl Ledger {
     }
 
     /// Enters a message about to be sent and returns its sequence number.
-    pub(crate) fn publish(&mut self, channel: u32, publisher: u32) -> u32 {
+    pub fn publish(&mut self, channel: u32, publisher: u32) -> u32 {
         let remaining = self.channels[channel as usize].subscribers;
         self.messages.push(Message {
             channel,
@@ -83,12 +83,12 @@ impl Ledger {
     }
 
     /// The sequence number that the next message gets.
-    pub(crate) fn next_sequence(&self) -> u32 {
+    pub fn next_sequence(&self) -> u32 {
         u32::try_from(self.messages.len()).unwrap_or(NOT_PLACED)
     }
 
     /// Enters a delivery.
-    pub(crate) fn deliver(&mut self, subscriber: usize, sequence: u32) {
+    pub fn deliver(&mut self, subscriber: usize, sequence: u32) {
         let reader = &mut self.subscribers[subscriber];
         let Some(message) = self
             .messages
@@ -128,33 +128,33 @@ impl Ledger {
     }
 
     /// Messages that somebody still waits for.
-    pub(crate) fn unfinished(&self) -> usize {
+    pub fn unfinished(&self) -> usize {
         self.unfinished
     }
 
     /// Deliveries so far, each counted once.
-    pub(crate) fn delivered(&self) -> u64 {
+    pub fn delivered(&self) -> u64 {
         self.delivered
     }
 
     /// Deliveries that have not happened. A loss, once everything had its time to arrive.
-    pub(crate) fn missing(&self) -> u64 {
+    pub fn missing(&self) -> u64 {
         self.messages
             .iter()
             .map(|message| u64::from(message.remaining))
             .sum()
     }
 
-    pub(crate) fn duplicated(&self) -> u64 {
+    pub fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
-    pub(crate) fn misordered(&self) -> u64 {
+    pub fn misordered(&self) -> u64 {
         self.misordered
     }
 
     /// Deliveries of a message that was never sent to that channel.
-    pub(crate) fn unknown(&self) -> u64 {
+    pub fn unknown(&self) -> u64 {
         self.unknown
     }
 }

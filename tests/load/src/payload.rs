@@ -2,7 +2,7 @@
 //! receiver finds them by looking, without parsing JSON. No character of it is ever escaped in JSON.
 
 /// Payload of the measured scenarios, in bytes.
-pub(crate) const PAYLOAD_BYTES: usize = 128;
+pub const PAYLOAD_BYTES: usize = 128;
 
 const MARKER: &[u8] = b"~dunlin~";
 const SEQUENCE_DIGITS: usize = 10;
@@ -12,14 +12,14 @@ const STAMP_BYTES: usize = MARKER.len() + SEQUENCE_DIGITS + 1 + TIME_DIGITS;
 
 /// What a received message says about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    pub(crate) sequence: u32,
+pub struct Stamp {
+    pub sequence: u32,
     /// Nanoseconds on the generator's own clock.
-    pub(crate) sent_at: u64,
+    pub sent_at: u64,
 }
 
 /// Appends a payload of `size` bytes (never less than the stamp itself).
-pub(crate) fn push(out: &mut Vec<u8>, stamp: Stamp, size: usize) {
+pub fn push(out: &mut Vec<u8>, stamp: Stamp, size: usize) {
     out.extend_from_slice(MARKER);
     push_digits(out, u64::from(stamp.sequence), SEQUENCE_DIGITS);
     out.push(b'.');
@@ -38,13 +38,13 @@ fn push_digits(out: &mut Vec<u8>, mut value: u64, digits: usize) {
 
 /// Finds stamps. Messages of one run look alike, so it first looks where the last one was.
 #[derive(Debug, Default)]
-pub(crate) struct Finder {
+pub struct Finder {
     hint: usize,
 }
 
 impl Finder {
     /// The stamp in a message, `None` for any message that is not ours.
-    pub(crate) fn find(&mut self, message: &[u8]) -> Option<Stamp> {
+    pub fn find(&mut self, message: &[u8]) -> Option<Stamp> {
         if !message.get(self.hint..)?.starts_with(MARKER) {
             self.hint = position(message, MARKER)?;
         }
@@ -59,7 +59,7 @@ impl Finder {
 }
 
 /// The whole of `digits` as a number.
-pub(crate) fn number(digits: &[u8]) -> Option<u64> {
+pub fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() {
         return None;
     }
@@ -71,7 +71,7 @@ pub(crate) fn number(digits: &[u8]) -> Option<u64> {
 }
 
 /// Where `needle` first occurs in `bytes`.
-pub(crate) fn position(bytes: &[u8], needle: &[u8]) -> Option<usize> {
+pub fn position(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     let first = *needle.first()?;
     let mut from = 0;
     while let Some(at) = bytes.get(from..)?.iter().position(|byte| *byte == first) {
@@ -84,12 +84,12 @@ pub(crate) fn position(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// What follows the first occurrence of `needle`.
-pub(crate) fn after<'a>(bytes: &'a [u8], needle: &[u8]) -> Option<&'a [u8]> {
+pub fn after<'a>(bytes: &'a [u8], needle: &[u8]) -> Option<&'a [u8]> {
     position(bytes, needle).map(|at| &bytes[at + needle.len()..])
 }
 
 /// The digits at the start of `bytes`, as a number.
-pub(crate) fn leading_number(bytes: &[u8]) -> Option<u64> {
+pub fn leading_number(bytes: &[u8]) -> Option<u64> {
     let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
     number(&bytes[..digits])
 }

@@ -49,7 +49,7 @@ impl Target {
     }
 
     /// The `auth` member of a subscription (Pusher docs, "Auth signatures"): `key:hex`.
-    pub(crate) fn channel_auth(&self, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
+    pub fn channel_auth(&self, socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
         let mut mac = keyed(&self.app_secret);
         mac.update(format!("{socket_id}:{channel}").as_bytes());
         if let Some(data) = channel_data {
