@@ -13,17 +13,24 @@ const FLOORS: [&[&str]; 8] = [
     &["apps"],
     &["auth"],
     &["broker", "presence", "webhooks", "chat"],
-    &["hub"],
+    &["hub", "cluster"],
     &["transports", "api"],
     &["app", "cli"],
 ];
 
 /// Uses between siblings that were decided upon, with their reason.
-const DECIDED: [(&str, &str, &str); 1] = [(
-    "presence",
-    "webhooks",
-    "a change of state and the event that tells of it are recorded in one step",
-)];
+const DECIDED: [(&str, &str, &str); 2] = [
+    (
+        "presence",
+        "webhooks",
+        "a change of state and the event that tells of it are recorded in one step",
+    ),
+    (
+        "config",
+        "storage",
+        "the URL of a Redis is judged by whoever will connect to it",
+    ),
+];
 
 fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../server/src")

@@ -275,12 +275,11 @@ impl Layers {
     }
 
     fn read_own_names(&mut self, sources: &Sources) {
-        for variable in ["DUNLIN_REDIS_URL", "DUNLIN_DATABASE_URL"] {
-            if sources.var(variable).is_some() {
-                let what =
-                    "is not supported by this version, which is one node with everything in memory: unset it";
-                self.complain("", Some(Origin::Env(variable.to_owned())), what);
-            }
+        let variable = "DUNLIN_DATABASE_URL";
+        if sources.var(variable).is_some() {
+            let what =
+                "is not supported by this version, which takes its apps from the configuration: unset it";
+            self.complain("", Some(Origin::Env(variable.to_owned())), what);
         }
         for (variable, text) in &sources.env {
             let Some(name) = variable.strip_prefix("DUNLIN_") else {
@@ -383,6 +382,8 @@ impl Layers {
         let fallback = self.section("fallback");
         let cache = self.section("cache");
         let idempotency = self.section("idempotency");
+        let redis = self.section("redis");
+        let webhooks = self.section("webhooks");
         let api = self.section("api");
         let demo = self.section("demo");
         let apps = self.typed_apps();
@@ -395,6 +396,8 @@ impl Layers {
                 fallback: fallback?,
                 cache: cache?,
                 idempotency: idempotency?,
+                redis: redis?,
+                webhooks: webhooks?,
                 api: api?,
                 demo: demo?,
                 apps,
@@ -535,7 +538,9 @@ fn in_tables(prefix: &str, settings: &Settings) -> Vec<Shown> {
     let shown = settings.iter().map(|(path, setting)| {
         let path = format!("{prefix}{path}");
         let (table, key) = path.rsplit_once('.').expect("every option is in a section");
-        let value = if key == "secret" {
+        let is_secret =
+            key == "secret" || (path == "redis.url" && setting.value != Value::String(String::new()));
+        let value = if is_secret {
             "\"[redacted]\"".to_owned()
         } else {
             render(&setting.value)

@@ -29,6 +29,10 @@ pub struct Config {
     pub cache: CacheSection,
     /// The memory of answers to publishes with an `Idempotency-Key`.
     pub idempotency: IdempotencySection,
+    /// The Redis of a cluster.
+    pub redis: RedisSection,
+    /// What customers are told.
+    pub webhooks: WebhooksSection,
     /// The HTTP API.
     pub api: ApiSection,
     /// The page `/demo`.
@@ -192,6 +196,47 @@ pub struct IdempotencySection {
     pub ttl: Duration,
     /// Most answers kept for one app.
     pub max_entries: usize,
+}
+
+/// `[redis]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RedisSection {
+    /// `None`: one node, everything in memory. A secret, because it may hold a password.
+    #[serde(deserialize_with = "secret_or_empty")]
+    pub url: Option<ConfigSecret>,
+    /// The authority that signed the server's certificate; empty: the system's.
+    pub ca_path: PathBuf,
+    /// In front of every name.
+    pub prefix: String,
+    /// How long a node may give no sign of life.
+    #[serde(rename = "lease_ms", deserialize_with = "millis")]
+    pub lease: Duration,
+    /// How often it gives one.
+    #[serde(rename = "lease_refresh_ms", deserialize_with = "millis")]
+    pub lease_refresh: Duration,
+    /// How long one command may take.
+    #[serde(rename = "command_timeout_ms", deserialize_with = "millis")]
+    pub command_timeout: Duration,
+    /// How long a node listens on after its last subscriber.
+    #[serde(rename = "linger_ms", deserialize_with = "millis")]
+    pub linger: Duration,
+    /// How often a node asserts all that it holds.
+    #[serde(rename = "resync_interval_s", deserialize_with = "seconds")]
+    pub resync_interval: Duration,
+    /// Connections for reading.
+    pub pool_size: usize,
+    /// Entries of the outbox in each partition; 0: none.
+    pub outbox_entries: usize,
+}
+
+/// `[webhooks]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhooksSection {
+    /// How long the end of something waits for its return.
+    #[serde(rename = "settle_ms", deserialize_with = "millis")]
+    pub settle: Duration,
 }
 
 /// `[api]`
@@ -362,6 +407,11 @@ impl<'de> Deserialize<'de> for ConfigSecret {
         }
         Ok(Self(text))
     }
+}
+
+fn secret_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ConfigSecret>, D::Error> {
+    let text = String::deserialize(deserializer).map_err(|_| de::Error::custom("must be a text"))?;
+    Ok((!text.is_empty()).then_some(ConfigSecret(text)))
 }
 
 /// Longer times than a year are a slip of the unit, and would overflow arithmetic with instants.

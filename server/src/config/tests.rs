@@ -396,20 +396,13 @@ fn half_an_app_in_the_environment_is_refused() {
 }
 
 #[test]
-fn a_cluster_is_refused_by_our_names_and_warned_of_by_everybodys() {
+fn a_database_is_refused_by_our_name_and_warned_of_by_everybodys() {
     complains(
         "",
-        &[
-            ("DUNLIN_REDIS_URL", "redis://r"),
-            ("DUNLIN_DATABASE_URL", "postgres://p"),
-        ],
-        &[
-            "environment variable DUNLIN_REDIS_URL: is not supported by this version",
-            "environment variable DUNLIN_DATABASE_URL: is not supported by this version",
-        ],
+        &[("DUNLIN_DATABASE_URL", "postgres://p")],
+        &["environment variable DUNLIN_DATABASE_URL: is not supported by this version"],
     );
     let env = [
-        ("REDIS_URL", "redis://r"),
         ("DATABASE_URL", "postgres://p"),
         ("SOKETI_DB_REDIS_HOST", "r"),
         ("DUNLIN_DASHBOARD_PORT", "6002"),
@@ -423,7 +416,54 @@ fn a_cluster_is_refused_by_our_names_and_warned_of_by_everybodys() {
         .iter()
         .filter_map(|text| text.split(' ').next())
         .collect();
-    assert_eq!(first_words, ["REDIS_URL", "DATABASE_URL", "SOKETI_DB_REDIS_HOST"]);
+    assert_eq!(first_words, ["DATABASE_URL", "SOKETI_DB_REDIS_HOST"]);
+}
+
+#[test]
+fn redis_is_named_by_our_variable_or_everybodys_and_never_shown() {
+    for variable in ["DUNLIN_REDIS_URL", "REDIS_URL", "DUNLIN_REDIS__URL"] {
+        let loaded = with("", &[(variable, "redis://u:hidden@r:1/2")]).expect("a good URL");
+        let url = loaded.config.redis.url.expect("it was set");
+        assert_eq!(url.expose(), "redis://u:hidden@r:1/2");
+        let shown = loaded.shown.iter().find(|shown| shown.key == "url");
+        assert_eq!(shown.map(|shown| shown.value.as_str()), Some("\"[redacted]\""));
+    }
+    assert!(with("", &[]).expect("the defaults").config.redis.url.is_none());
+    assert!(
+        with("", &[("DUNLIN_REDIS_URL", "")])
+            .expect("not set")
+            .config
+            .redis
+            .url
+            .is_none()
+    );
+}
+
+#[test]
+fn a_redis_that_cannot_be_is_refused_with_its_reason() {
+    for (url, why) in [
+        ("http://r", "must begin with redis://"),
+        ("redis-cluster://", "must name at least one host"),
+        ("redis-sentinel://r", "must end with the name of the master"),
+    ] {
+        complains(
+            "",
+            &[("DUNLIN_REDIS_URL", url)],
+            &[&format!(
+                "redis.url (environment variable DUNLIN_REDIS_URL): {why}"
+            )],
+        );
+    }
+    complains(
+        "[redis]\nurl = \"rediss://r\"\nca_path = \"nowhere\"\nprefix = \"a{b}\"\nlease_ms = 3000\nlease_refresh_ms = 2000\npool_size = 0",
+        &[],
+        &[
+            "redis.ca_path",
+            "redis.prefix",
+            "redis.lease_ms",
+            "redis.pool_size",
+        ],
+    );
 }
 
 #[test]

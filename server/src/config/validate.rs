@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use dunlin_protocol::names::{MAX_CHANNEL_NAME, MAX_EVENT_NAME};
 
+use crate::storage::redis::target::{BadTarget, Target};
+
 use super::sections::{AppSection, Config, Environment, Switch};
 
 /// Pusher's documentation promises at most half an hour, and clients treat what they get as that fresh.
@@ -25,6 +27,7 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
     sockets(config, &mut complaints);
     fallback(config, &mut complaints);
     memories(config, &mut complaints);
+    redis(config, &mut complaints);
     apps(config, &mut complaints);
     complaints.0
 }
@@ -232,6 +235,58 @@ fn memories(config: &Config, c: &mut Complaints) {
         config.idempotency.max_entries >= 1,
         "idempotency.max_entries",
         "must be at least 1",
+    );
+}
+
+fn redis(config: &Config, c: &mut Complaints) {
+    let redis = &config.redis;
+    if let Some(url) = &redis.url
+        && let Err(bad) = Target::parse(url.expose(), &redis.ca_path)
+    {
+        let option = match bad {
+            BadTarget::Authority(_) | BadTarget::AuthorityOfCluster => "redis.ca_path",
+            BadTarget::Scheme | BadTarget::NoHost | BadTarget::NoMaster | BadTarget::Address(_) => {
+                "redis.url"
+            }
+        };
+        c.add(option, bad.to_string());
+    }
+    c.unless(
+        !redis.prefix.is_empty() && !redis.prefix.contains(['{', '}', ' ']),
+        "redis.prefix",
+        "must not be empty, nor hold braces or spaces",
+    );
+    let tenth = Duration::from_millis(100);
+    for (option, time) in [
+        ("redis.lease_refresh_ms", redis.lease_refresh),
+        ("redis.command_timeout_ms", redis.command_timeout),
+    ] {
+        c.unless(time >= tenth, option, "must be at least 100");
+    }
+    c.unless(
+        redis.lease >= redis.lease_refresh * 2,
+        "redis.lease_ms",
+        "must be at least twice redis.lease_refresh_ms: one sign of life may be lost",
+    );
+    c.unless(
+        redis.resync_interval >= Duration::from_secs(1),
+        "redis.resync_interval_s",
+        "must be at least 1",
+    );
+    c.unless(
+        (1..=1000).contains(&redis.pool_size),
+        "redis.pool_size",
+        "must be between 1 and 1000",
+    );
+    c.unless(
+        redis.outbox_entries <= 10_000_000,
+        "redis.outbox_entries",
+        "must be at most 10000000",
+    );
+    c.unless(
+        config.webhooks.settle <= Duration::from_mins(1),
+        "webhooks.settle_ms",
+        "must be at most 60000",
     );
 }
 

@@ -1,7 +1,9 @@
-//! Where state lives: the names of things and the memory that stands in for a database on one node.
+//! Where state lives: the names of things, the memory that stands in for a database on one node, and Redis, which the
+//! nodes of a cluster share.
 //!
-//! Owns the keys by which channels are found and the striped table of their state.
+//! Owns the keys by which channels are found, the striped table of their state, connections to Redis and its scripts.
 //! Must never hold product rules: what a join or a publication *means* is decided in `presence` and `broker`.
 
 pub mod keys;
 pub mod memory;
+pub mod redis;

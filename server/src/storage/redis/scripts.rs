@@ -1,0 +1,63 @@
+//! The scripts: every change of the shared state is one of them, whole or not at all.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, RedisError, ServerErrorKind, Value};
+
+use super::lane::Lane;
+
+/// A script and the digest by which Redis knows it.
+#[derive(Debug)]
+pub struct Script {
+    source: String,
+    digest: String,
+}
+
+/// A node says what it holds.
+pub static HOLD: LazyLock<Script> =
+    LazyLock::new(|| Script::about_a_channel(include_str!("scripts/hold.lua")));
+/// An event for a channel.
+pub static PUBLISH: LazyLock<Script> =
+    LazyLock::new(|| Script::about_a_channel(include_str!("scripts/publish.lua")));
+/// Something that was put off is told.
+pub static SETTLE: LazyLock<Script> =
+    LazyLock::new(|| Script::about_a_channel(include_str!("scripts/settle.lua")));
+/// A node is alive.
+pub static LEASE: LazyLock<Script> =
+    LazyLock::new(|| Script::about_a_channel(include_str!("scripts/lease.lua")));
+/// Something for all nodes.
+pub static TELL_ALL: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/tell_all.lua").to_owned()));
+
+impl Script {
+    fn about_a_channel(source: &str) -> Self {
+        Self::new(format!("{}\n{source}", include_str!("scripts/prelude.lua")))
+    }
+
+    fn new(source: String) -> Self {
+        let digest = redis::Script::new(&source).get_hash().to_owned();
+        Self { source, digest }
+    }
+
+    fn command(&self, name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
+        let mut command = redis::cmd(name);
+        command.arg(script).arg(keys.len()).arg(keys).arg(args);
+        command
+    }
+
+    /// Runs the script. A Redis that does not know it (it is new, or was restarted) has not run it, and gets its text.
+    ///
+    /// # Errors
+    /// Redis says no, or says nothing in time: then it may have run or not.
+    pub async fn run(&self, lane: &Lane, keys: &[&str], args: &[&[u8]]) -> Result<Value, RedisError> {
+        let answer = lane
+            .call(&self.command("EVALSHA", &self.digest, keys, args))
+            .await;
+        match answer {
+            Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
+                lane.call(&self.command("EVAL", &self.source, keys, args)).await
+            }
+            answer => answer,
+        }
+    }
+}
