@@ -6,6 +6,8 @@
 pub mod answer;
 pub mod clock;
 pub mod tasks;
+#[cfg(test)]
+mod told;
 
 /// Typed options, from defaults, file and environment.
 pub mod config;

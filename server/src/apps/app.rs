@@ -59,6 +59,19 @@ impl App {
         }
     }
 
+    /// An app that nobody else uses, not even in another run against the same store.
+    #[cfg(test)]
+    pub(crate) fn fresh(edit: impl FnOnce(&mut AppSection)) -> Arc<Self> {
+        static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
+        let mut section = AppSection::example();
+        section.id = rand::random::<u64>()
+            .to_string()
+            .parse()
+            .expect("digits are an id");
+        edit(&mut section);
+        Arc::new(Self::new(AppNum(NEXT.fetch_add(1, Ordering::Relaxed)), &section))
+    }
+
     /// Whether a browser page of this origin may connect. Clients outside browsers send no origin and are let in:
     /// the list keeps other people's pages out, it authenticates nobody.
     pub fn allows_origin(&self, origin: Option<&str>) -> bool {

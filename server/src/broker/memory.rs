@@ -109,18 +109,84 @@ impl Broker for MemoryBroker {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use dunlin_protocol::position::Position;
+
     use super::super::contract;
     use super::*;
 
+    const CACHE: CacheSection = CacheSection {
+        ttl: Duration::from_mins(30),
+        max_bytes: 1000,
+    };
+
     #[tokio::test]
     async fn the_memory_broker_keeps_the_contract() {
-        contract::run(|events| {
-            let section = CacheSection {
-                ttl: std::time::Duration::from_mins(30),
-                max_bytes: 1000,
-            };
-            Arc::new(MemoryBroker::new(Arc::default(), events, &section))
-        })
-        .await;
+        let broker = MemoryBroker::new(Arc::default(), Arc::new(contract::Nobody), &CACHE);
+        contract::run(&broker).await;
+    }
+
+    /// A node that can be full.
+    #[derive(Default)]
+    struct Node {
+        is_full: Mutex<bool>,
+    }
+
+    impl BrokerEvents for Node {
+        fn publication(
+            &self,
+            _: KeyRef<'_>,
+            _: &Publication<'_>,
+            _: Option<Position>,
+        ) -> Result<(), Overloaded> {
+            if *self.is_full.lock().unwrap() {
+                return Err(Overloaded);
+            }
+            Ok(())
+        }
+    }
+
+    fn event<'a>(channel: &'a ChannelName, event: &'a str, data_literal: &'a str) -> Publication<'a> {
+        Publication {
+            channel,
+            event,
+            data_literal,
+            user_id: None,
+            except: None,
+            origin: Origin::Api,
+        }
+    }
+
+    #[tokio::test]
+    async fn only_what_was_accepted_and_fits_is_remembered() {
+        let (node, app) = (Arc::new(Node::default()), App::fresh(|_| {}));
+        let broker = MemoryBroker::new(Arc::default(), node.clone(), &CACHE);
+        let channel: ChannelName = "cache-a".parse().unwrap();
+        let cached = async || {
+            let event = broker.cached(&app, &channel).await.unwrap();
+            event.map(|event| event.name.to_string())
+        };
+        let publish = async |name: &str, data: &str| broker.publish(&app, &event(&channel, name, data)).await;
+        publish("one", "\"1\"").await.unwrap();
+        *node.is_full.lock().unwrap() = true;
+        assert_eq!(publish("two", "\"2\"").await, Err(NotPublished::Overloaded));
+        assert_eq!(
+            cached().await.as_deref(),
+            Some("one"),
+            "a refused event is not remembered"
+        );
+        *node.is_full.lock().unwrap() = false;
+        publish("large", &format!("\"{}\"", "x".repeat(2000)))
+            .await
+            .unwrap();
+        assert_eq!(
+            cached().await,
+            None,
+            "what does not fit replaces what is stale by nothing"
+        );
+        publish("small", "\"1\"").await.unwrap();
+        assert_eq!(cached().await.as_deref(), Some("small"));
     }
 }

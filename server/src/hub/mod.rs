@@ -12,6 +12,8 @@
 //! - A connection is in a channel's list only after its confirmation is in its outbox.
 //! - Nobody waits for a slow reader: its outbox is bounded, and past the bound it is closed.
 
+#[cfg(test)]
+pub(crate) mod contract;
 pub mod directory;
 pub mod mailbox;
 pub mod outbox;

@@ -1,32 +1,22 @@
 //! What every [`Presence`] must do, whatever is behind it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use dunlin_protocol::names::UserId;
 use dunlin_protocol::pusher::presence::PresenceMember;
 
 use super::{
-    Announcement, ChannelPage, ConnectionRef, Join, JoinRefusal, Joined, Leave, Occupancy, Presence,
-    PresenceEvents, SignIn,
+    Announcement, ConnectionRef, Join, JoinRefusal, Joined, Leave, Occupancy, Presence, PresenceEvents,
+    SignIn,
 };
 use crate::apps::App;
-use crate::config::AppSection;
 use crate::storage::keys::{AppNum, ChannelKey};
+use crate::told::{Told, eventually};
 
 /// A node that writes down what it is told, in order.
 #[derive(Default)]
-struct Recorder {
-    seen: Mutex<Vec<String>>,
-}
-
-impl Recorder {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.seen.lock().unwrap())
-    }
-
-    fn note(&self, line: String) {
-        self.seen.lock().unwrap().push(line);
-    }
+pub(crate) struct Recorder {
+    told: Told<String>,
 }
 
 impl PresenceEvents for Recorder {
@@ -37,7 +27,7 @@ impl PresenceEvents for Recorder {
         _: &Arc<App>,
         answer: Result<Joined, JoinRefusal>,
     ) {
-        self.note(match answer {
+        self.told.note(match answer {
             Ok(joined) => format!(
                 "{} joined {}",
                 to.slot,
@@ -48,7 +38,7 @@ impl PresenceEvents for Recorder {
     }
 
     fn announce(&self, channel: &ChannelKey, announcement: &Announcement<'_>) {
-        self.note(match announcement {
+        self.told.note(match announcement {
             Announcement::MemberAdded(member) => format!("{} +{}", channel.name(), member.user_id()),
             Announcement::MemberRemoved(user) => format!("{} -{user}", channel.name()),
             Announcement::SubscriptionCount(count) => format!("{} count {count}", channel.name()),
@@ -57,7 +47,7 @@ impl PresenceEvents for Recorder {
 
     fn watched(&self, to: ConnectionRef, online: &[&UserId], offline: &[&UserId]) {
         let ids = |list: &[&UserId]| list.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(",");
-        self.note(format!(
+        self.told.note(format!(
             "{} sees online [{}] offline [{}]",
             to.slot,
             ids(online),
@@ -66,11 +56,11 @@ impl PresenceEvents for Recorder {
     }
 
     fn terminate_user(&self, _: AppNum, user_id: &UserId) {
-        self.note(format!("terminate {user_id}"));
+        self.told.note(format!("terminate {user_id}"));
     }
 
     fn admitted(&self, to: ConnectionRef, _: &Arc<App>, granted: bool) {
-        self.note(format!("{} admitted: {granted}", to.slot));
+        self.told.note(format!("{} admitted: {granted}", to.slot));
     }
 }
 
@@ -82,24 +72,19 @@ fn connection(slot: u32) -> ConnectionRef {
     }
 }
 
-pub(crate) async fn run(presence: impl Fn(Arc<dyn PresenceEvents>) -> Arc<dyn Presence>) {
-    members_come_and_go_by_user(&presence).await;
-    counts_and_lists_are_exact(&presence).await;
-    watchers_are_told(&presence);
+/// `presence` tells `node`, and announces up to three subscribers' counts at every change, larger ones without delay.
+pub(crate) async fn run(presence: &dyn Presence, node: &Recorder) {
+    members_come_and_go_by_user(presence, &node.told).await;
+    counts_and_lists_are_exact(presence, &node.told).await;
+    watchers_are_told(presence, &node.told).await;
+    a_user_is_terminated(presence, &node.told).await;
+    the_quota_is_exact(presence, &node.told).await;
 }
 
-fn app(num: u32) -> Arc<App> {
-    let mut section = AppSection::example();
-    section.limits.presence_members = 2;
-    Arc::new(App::new(AppNum(num), &section))
-}
-
-async fn members_come_and_go_by_user(presence: &impl Fn(Arc<dyn PresenceEvents>) -> Arc<dyn Presence>) {
-    let recorder = Arc::new(Recorder::default());
-    let presence = presence(recorder.clone());
-    let app = app(1);
+async fn members_come_and_go_by_user(presence: &dyn Presence, told: &Told<String>) {
+    let app = App::fresh(|section| section.limits.presence_members = 2);
     let channel = ChannelKey::new(app.num, "presence-a".parse().unwrap());
-    let join = |slot, user: &str| {
+    let join = async |slot, user: &str| {
         let data = format!("{{\"user_id\":\"{user}\"}}");
         let member = Some(PresenceMember::parse(&data, 1024).unwrap());
         presence.join(Join {
@@ -109,7 +94,8 @@ async fn members_come_and_go_by_user(presence: &impl Fn(Arc<dyn PresenceEvents>)
             member,
             since: None,
         });
-        recorder.take()
+        let answer = format!("{slot} ");
+        told.until(|line| line.starts_with(&answer)).await
     };
     let leave = |user: &str| {
         let user_id = Some(user.parse().unwrap());
@@ -118,51 +104,53 @@ async fn members_come_and_go_by_user(presence: &impl Fn(Arc<dyn PresenceEvents>)
             channel: channel.clone(),
             user_id,
         });
-        recorder.take()
     };
 
+    // Whether an addition is announced where nobody is there to see it is the half's own business.
+    assert_eq!(join(1, "u").await.last().unwrap(), "1 joined 1");
     assert_eq!(
-        join(1, "u"),
-        ["presence-a +u", "1 joined 1"],
-        "announced before the joiner is in"
-    );
-    assert_eq!(
-        join(2, "u"),
+        join(2, "u").await,
         ["2 joined 1"],
         "a second connection is no second member"
     );
-    assert_eq!(join(3, "v"), ["presence-a +v", "3 joined 2"]);
     assert_eq!(
-        join(4, "w"),
+        join(3, "v").await,
+        ["presence-a +v", "3 joined 2"],
+        "announced before the joiner is in"
+    );
+    assert_eq!(
+        join(4, "w").await,
         ["4 refused: The presence channel is full: at most 2 members"]
     );
     assert_eq!(
-        join(5, "v"),
+        join(5, "v").await,
         ["5 joined 2"],
         "a member may open another connection of a full channel"
     );
     let name = channel.name();
-    assert_eq!(
-        presence.occupancy(&app, name).await,
-        Ok(Occupancy {
-            connections: 4,
-            users: 2
-        })
-    );
+    let occupancy = |connections, users| Ok(Occupancy { connections, users });
+    assert_eq!(presence.occupancy(&app, name).await, occupancy(4, 2));
     let users = presence.users(&app, name).await.unwrap();
     assert_eq!(users.iter().map(UserId::as_str).collect::<Vec<_>>(), ["u", "v"]);
-    assert_eq!(leave("u"), Vec::<String>::new(), "one connection is left");
-    assert_eq!(leave("u"), ["presence-a -u"]);
-    assert_eq!(leave("v"), Vec::<String>::new());
-    assert_eq!(leave("v"), ["presence-a -v"]);
-    assert_eq!(presence.occupancy(&app, name).await, Ok(Occupancy::default()));
+    leave("u");
+    leave("u");
+    assert_eq!(
+        told.next(1).await,
+        ["presence-a -u"],
+        "once, with the last connection"
+    );
+    leave("v");
+    leave("v");
+    eventually("everybody is gone", async || {
+        presence.occupancy(&app, name).await == occupancy(0, 0)
+    })
+    .await;
     assert!(presence.users(&app, name).await.unwrap().is_empty());
+    told.take();
 }
 
-async fn counts_and_lists_are_exact(presence: &impl Fn(Arc<dyn PresenceEvents>) -> Arc<dyn Presence>) {
-    let recorder = Arc::new(Recorder::default());
-    let presence = presence(recorder.clone());
-    let (app, other) = (app(1), app(2));
+async fn counts_and_lists_are_exact(presence: &dyn Presence, told: &Told<String>) {
+    let (app, other) = (App::fresh(|_| {}), App::fresh(|_| {}));
     let join = |app: &Arc<App>, slot, name: &str| {
         let channel = ChannelKey::new(app.num, name.parse().unwrap());
         presence.join(Join {
@@ -173,51 +161,49 @@ async fn counts_and_lists_are_exact(presence: &impl Fn(Arc<dyn PresenceEvents>) 
             since: None,
         });
     };
-    join(&app, 1, "a");
-    join(&app, 2, "a");
-    join(&app, 3, "b");
-    join(&other, 4, "a");
-    join(&app, 5, "#server-to-user-u");
-    assert_eq!(
-        recorder.take(),
-        [
-            "1 joined 0",
-            "a count 1",
-            "2 joined 0",
-            "a count 2",
-            "3 joined 0",
-            "b count 1",
-            "4 joined 0",
-            "a count 1",
-            "5 joined 0"
-        ],
-        "the joiner is in before it is counted"
-    );
-    let ChannelPage { channels, next } = presence.channels(&app, "", None).await.unwrap();
-    assert_eq!(next, None, "it was the only page");
-    let list: Vec<_> = channels
-        .iter()
-        .map(|(name, occupancy)| (name.as_str(), occupancy.connections))
-        .collect();
-    assert_eq!(
-        list,
-        [("a", 2), ("b", 1)],
-        "by app, without the users' own channels"
-    );
-    let channel = ChannelKey::new(app.num, "b".parse().unwrap());
+    // A user's own channel is nobody else's business: no count.
+    join(&app, 1, "#server-to-user-u");
+    assert_eq!(told.next(1).await, ["1 joined 0"]);
+    for (app, slot, name, count) in [
+        (&app, 2, "a", 1),
+        (&app, 3, "a", 2),
+        (&app, 4, "b", 1),
+        (&other, 5, "a", 1),
+    ] {
+        join(app, slot, name);
+        assert_eq!(
+            told.next(2).await,
+            [format!("{slot} joined 0"), format!("{name} count {count}")],
+            "the joiner is in before it is counted"
+        );
+    }
+    let list = async |prefix: &str| {
+        let (mut list, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = presence.channels(&app, prefix, cursor.as_deref()).await.unwrap();
+            let entries = page.channels.into_iter();
+            list.extend(entries.map(|(name, occupancy)| (name.to_string(), occupancy.connections)));
+            cursor = page.next;
+            if cursor.is_none() {
+                list.sort();
+                return list;
+            }
+        }
+    };
+    let both = [("a".to_owned(), 2), ("b".to_owned(), 1)];
+    assert_eq!(list("").await, both, "by app, without the users' own channels");
+    assert_eq!(list("b").await, both[1..]);
     presence.leave(Leave {
         app: app.clone(),
-        channel,
+        channel: ChannelKey::new(app.num, "b".parse().unwrap()),
         user_id: None,
     });
-    let page = presence.channels(&app, "b", None).await.unwrap();
-    assert!(page.channels.is_empty(), "vacated");
+    eventually("b is vacated", async || list("").await == both[..1]).await;
+    told.take();
 }
 
-fn watchers_are_told(presence: &impl Fn(Arc<dyn PresenceEvents>) -> Arc<dyn Presence>) {
-    let recorder = Arc::new(Recorder::default());
-    let presence = presence(recorder.clone());
-    let app = app(1);
+async fn watchers_are_told(presence: &dyn Presence, told: &Told<String>) {
+    let app = App::fresh(|_| {});
     let user = |slot, id: &str, watchlist: &[&str]| SignIn {
         app: app.clone(),
         connection: connection(slot),
@@ -226,19 +212,58 @@ fn watchers_are_told(presence: &impl Fn(Arc<dyn PresenceEvents>) -> Arc<dyn Pres
     };
     let (watcher, first, second) = (user(1, "w", &["u", "w"]), user(2, "u", &[]), user(3, "u", &[]));
     presence.sign_in(&watcher);
-    assert_eq!(recorder.take(), ["1 sees online [w] offline [u]"]);
+    assert_eq!(told.next(1).await, ["1 sees online [w] offline [u]"]);
     presence.sign_in(&first);
     presence.sign_in(&second);
+    assert_eq!(told.next(1).await, ["1 sees online [u] offline []"]);
+    presence.sign_out(&first);
+    presence.sign_out(&second);
     assert_eq!(
-        recorder.take(),
-        ["1 sees online [u] offline []"],
+        told.next(1).await,
+        ["1 sees online [] offline [u]"],
         "once for two connections"
     );
-    presence.sign_out(&first);
-    assert_eq!(recorder.take(), Vec::<String>::new());
-    presence.sign_out(&second);
-    assert_eq!(recorder.take(), ["1 sees online [] offline [u]"]);
     presence.sign_out(&watcher);
     presence.sign_in(&first);
-    assert_eq!(recorder.take(), Vec::<String>::new(), "who left is not told");
+    // What the former watcher might be told would come in front of what this one is.
+    presence.sign_in(&user(4, "x", &["u", "w"]));
+    assert_eq!(
+        told.next(1).await,
+        ["4 sees online [u] offline [w]"],
+        "who left is neither told nor there"
+    );
+    presence.sign_out(&first);
+    assert_eq!(told.next(1).await, ["4 sees online [] offline [u]"]);
+}
+
+async fn a_user_is_terminated(presence: &dyn Presence, told: &Told<String>) {
+    let app = App::fresh(|_| {});
+    let user_id: UserId = "u".parse().unwrap();
+    assert_eq!(presence.terminate_user(&app, &user_id).await, Ok(()));
+    assert_eq!(told.next(1).await, ["terminate u"]);
+}
+
+async fn the_quota_is_exact(presence: &dyn Presence, told: &Told<String>) {
+    let app = App::fresh(|section| section.limits.connections = 2);
+    let is_admitted = async |slot| {
+        presence.admit(&app, connection(slot));
+        match &told.next(1).await[..] {
+            [line] if *line == format!("{slot} admitted: true") => true,
+            [line] if *line == format!("{slot} admitted: false") => false,
+            other => panic!("{other:?} is no answer to {slot}"),
+        }
+    };
+    assert!(
+        is_admitted(1).await && is_admitted(2).await,
+        "there is room for two"
+    );
+    assert!(!is_admitted(3).await, "and not for three");
+    presence.dismiss(&app);
+    eventually("the place is free again", async || is_admitted(4).await).await;
+    assert!(!is_admitted(5).await, "it was one place");
+    let unlimited = App::fresh(|_| {});
+    for slot in 0..3 {
+        presence.admit(&unlimited, connection(slot));
+        assert_eq!(told.next(1).await, [format!("{slot} admitted: true")]);
+    }
 }

@@ -298,18 +298,13 @@ mod tests {
 
     #[tokio::test]
     async fn memory_presence_keeps_the_contract() {
-        contract::run(|events| {
-            let throttle = CountThrottle {
-                above: 3,
-                every: Duration::ZERO,
-            };
-            Arc::new(MemoryPresence::new(
-                Arc::default(),
-                events,
-                Arc::new(MemoryOutbox::new(0)),
-                throttle,
-            ))
-        })
-        .await;
+        let node = Arc::new(contract::Recorder::default());
+        let throttle = CountThrottle {
+            above: 3,
+            every: Duration::ZERO,
+        };
+        let outbox = Arc::new(MemoryOutbox::new(0));
+        let presence = MemoryPresence::new(Arc::default(), node.clone(), outbox, throttle);
+        contract::run(&presence, &node).await;
     }
 }
