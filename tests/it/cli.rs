@@ -1,7 +1,9 @@
 //! The commands beside `serve`: exit codes, what is printed, and that they work against a running server.
 
+use crate::binary::binary;
 use crate::client::Client;
-use crate::world::{App, DEADLINE, World, binary, scratch_dir};
+use crate::process::{free_ports, scratch_dir};
+use crate::world::{App, DEADLINE, World};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Instant;
@@ -137,7 +139,7 @@ fn a_missing_file_and_a_bad_variable_stop_the_start() {
         ("DUNLIN_SOCKETS__ACTIVITY_TIMEOUT_S", "soon"),
         ("DUNLIN_SOCKETS__ACTIVITY_TIMEOUT", "1"),
         ("DUNLIN_PORT", "http"),
-        ("DUNLIN_REDIS_URL", "redis://127.0.0.1"),
+        ("DUNLIN_REDIS_URL", "http://127.0.0.1"),
     ] {
         let (code, _, err) = run(dunlin(&["config", "check"]).env(name, value));
         assert_eq!(code, Some(2), "{name}={value}: {err}");
@@ -304,7 +306,7 @@ async fn a_wrong_secret_and_a_closed_port_are_failures_with_a_reason() {
         "{err}"
     );
     assert!(!err.contains("wrong"), "the secret is printed: {err}");
-    let [port] = crate::world::free_ports();
+    let [port] = free_ports();
     let mut command = dunlin(&["channels", "--host", "127.0.0.1", "--port"]);
     command.args([&port.to_string(), "--app-id", "1", "--key", "k", "--secret", "s"]);
     let (code, _, err) = run(&mut command);

@@ -1,9 +1,11 @@
 //! A Pusher client that speaks protocol 7 the way pusher-js does, and hides nothing it receives.
 
+use crate::node::Node;
 use crate::sign::{channel_auth, user_auth};
 use crate::websocket::{CLOSE, Draft, PING, PONG, Seen, Socket, TEXT};
 use crate::world::{App, DEADLINE, World};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// What pusher-js appends to the path.
@@ -104,22 +106,42 @@ impl Client {
     }
 
     pub(crate) async fn connect_with(world: &World, app: &App, query: &str) -> Self {
+        Self::connect_at(world.seat(app), app, query).await
+    }
+
+    /// Connects to this node and no other.
+    pub(crate) async fn connect_to(node: &Node, app: &App) -> Self {
+        Self::connect_at(node.address, app, QUERY).await
+    }
+
+    pub(crate) async fn connect_at(address: SocketAddr, app: &App, query: &str) -> Self {
+        match Self::try_connect_at(address, app, query).await {
+            Ok(client) => client,
+            Err(refusal) => panic!("the connection was refused: {}", refusal.raw),
+        }
+    }
+
+    /// # Errors
+    /// The server sends the client away; this is what it says.
+    pub(crate) async fn try_connect_at(address: SocketAddr, app: &App, query: &str) -> Result<Self, Event> {
         let path = format!("/app/{}?{query}", app.key);
-        let mut socket = Socket::open(world.address, &path).await;
+        let mut socket = Socket::open(address, &path).await;
         let Seen::Frame(frame) = socket.next().await else {
             panic!("nothing after the handshake")
         };
         let hello = Event::parse(frame.text());
-        assert_eq!(hello.name, "pusher:connection_established", "{}", hello.raw);
+        if hello.name != "pusher:connection_established" {
+            return Err(hello);
+        }
         let socket_id = hello.json()["socket_id"]
             .as_str()
             .expect("every connection has an id")
             .to_owned();
-        Self {
+        Ok(Self {
             socket,
             socket_id,
             app: app.clone(),
-        }
+        })
     }
 
     pub(crate) async fn send_text(&mut self, text: &str) {
@@ -282,7 +304,7 @@ impl Client {
     }
 }
 
-/// Connects where the server is expected to refuse in-band: the error it sends, and the close after it.
+/// Connects where the first node is expected to refuse in-band: the error it sends, and the close after it.
 pub(crate) async fn refused(world: &World, path: &str) -> (Event, u16, String) {
     let mut socket = Socket::open(world.address, path).await;
     let Seen::Frame(frame) = socket.next().await else {

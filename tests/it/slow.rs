@@ -136,7 +136,7 @@ async fn publish_until_cut(world: &World, app: &App, healthy: &mut Client, left:
 /// A subscriber that will not read, with as little room in the kernel as it gives.
 async fn lazy(world: &World, app: &App) -> Socket {
     let mut socket =
-        Socket::open_with_small_window(world.address, &format!("/app/{}?{QUERY}", app.key)).await;
+        Socket::open_with_small_window(world.seat(app), &format!("/app/{}?{QUERY}", app.key)).await;
     let subscribe = json!({ "event": "pusher:subscribe", "data": { "channel": "pub" } }).to_string();
     socket.send_frame(&crate::websocket::Draft::text(subscribe)).await;
     loop {

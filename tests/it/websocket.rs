@@ -332,6 +332,12 @@ impl Socket {
     pub(crate) fn abandon(self) {
         drop(self.stream);
     }
+
+    /// Tears the connection down (RST).
+    pub(crate) fn reset(self) {
+        self.stream.set_zero_linger().expect("a TCP option can be set");
+        drop(self.stream);
+    }
 }
 
 /// An opening handshake with the example key of RFC 6455; `extra` is further header lines, each with CRLF.

@@ -1,11 +1,13 @@
-//! One real `dunlin` process per world: its configuration file, its ports, its log, its end.
+//! A platform as a test sees it: one real node, or several that share a Redis, and their apps.
 
-use crate::request::{Answer, Call};
-use serde_json::json;
-use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use crate::node::Node;
+use crate::redis::RedisServer;
+use crate::request::Answer;
+use crate::topology::{Topology, report_exception};
+use rustix::process::Signal;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -85,6 +87,11 @@ pub(crate) struct Builder {
     apps: Vec<App>,
     config: String,
     environment: Vec<(String, String)>,
+    nodes: Option<usize>,
+    node_environments: Vec<(usize, String, String)>,
+    redis: Option<String>,
+    prefix: Option<String>,
+    is_troubled: bool,
 }
 
 impl Builder {
@@ -105,6 +112,46 @@ impl Builder {
         self
     }
 
+    /// So many nodes that share a Redis, whatever the topology of the run.
+    pub(crate) fn nodes(mut self, count: usize) -> Self {
+        self.nodes = Some(count);
+        self
+    }
+
+    /// One node even where other worlds have two: what the test is about is a single process. The run says why.
+    pub(crate) fn only_one_node(mut self, why: &str) -> Self {
+        if Topology::of_this_run() == Topology::Cluster {
+            report_exception(why);
+            self.nodes = Some(1);
+        }
+        self
+    }
+
+    /// A variable of one node alone, counted from 0.
+    pub(crate) fn node_env(mut self, node: usize, name: &str, value: &str) -> Self {
+        self.node_environments
+            .push((node, name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The Redis that the nodes share, instead of the one that the tests of this process share.
+    pub(crate) fn redis(mut self, url: &str) -> Self {
+        self.redis = Some(url.to_owned());
+        self
+    }
+
+    /// What all keys of this world begin with, instead of something that no other world has.
+    pub(crate) fn prefix(mut self, prefix: &str) -> Self {
+        self.prefix = Some(prefix.to_owned());
+        self
+    }
+
+    /// The test breaks something on purpose: the nodes may log errors, though they may not panic.
+    pub(crate) fn troubled(mut self) -> Self {
+        self.is_troubled = true;
+        self
+    }
+
     fn toml(&self) -> String {
         let mut text = self.config.clone();
         for app in &self.apps {
@@ -113,7 +160,7 @@ impl Builder {
         text
     }
 
-    /// Starts the server and waits until it says that it is ready.
+    /// Starts the nodes and waits until all of them say that they are ready.
     pub(crate) fn start(self) -> World {
         // Between choosing a free port and binding it another test may take it: then choose again.
         let mut last_log = String::new();
@@ -126,67 +173,54 @@ impl Builder {
                 break;
             }
         }
-        panic!("the server did not become ready; its log:\n{last_log}");
+        panic!("a node did not become ready; its log:\n{last_log}");
     }
 
     fn try_start(&self) -> Result<World, String> {
-        let dir = scratch_dir();
-        let config = dir.join("dunlin.toml");
-        std::fs::write(&config, self.toml()).expect("the scratch directory can be written");
-        let [port, dashboard, metrics] = free_ports();
-        let log = dir.join("log");
-        let out = std::fs::File::create(&log).expect("the log can be created");
-        let err = out.try_clone().expect("a file handle can be cloned");
-        let mut command = Command::new(binary());
-        command
-            .arg("serve")
-            .current_dir(&dir)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("DUNLIN_CONFIG", &config)
-            .env("DUNLIN_HOST", "127.0.0.1")
-            .env("DUNLIN_PORT", port.to_string())
-            .env("DUNLIN_DASHBOARD_PORT", dashboard.to_string())
-            .env("DUNLIN_METRICS_PORT", metrics.to_string())
-            .env("DUNLIN_DATA_DIR", dir.join("data"))
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(out)
-            .stderr(err);
-        let mut server = command.spawn().expect("the server binary can be run");
-        let guard = guard(server.id(), &dir);
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let ready = poll_until(Duration::from_secs(10), || {
-            let exited = server.try_wait().expect("a child can be asked").is_some();
-            (exited || is_ready(address)).then_some(!exited)
+        let count = self.nodes.unwrap_or(match Topology::of_this_run() {
+            Topology::OneNode => 1,
+            Topology::Cluster => 2,
         });
-        let world = World {
-            server: Mutex::new(server),
-            guard,
-            address,
-            metrics,
-            dir,
-            log,
-            seen: AtomicUsize::new(0),
-        };
-        if ready == Some(true) {
-            Ok(world)
-        } else {
-            Err(world.log())
+        let is_cluster =
+            self.nodes.is_some() || self.redis.is_some() || Topology::of_this_run() == Topology::Cluster;
+        let prefix = self.prefix.clone().unwrap_or_else(unique_prefix);
+        let mut environment = self.environment.clone();
+        if is_cluster {
+            let url = self.redis.clone().unwrap_or_else(|| RedisServer::shared().url());
+            environment.push(("DUNLIN_REDIS_URL".to_owned(), url));
+            environment.push(("DUNLIN_REDIS__PREFIX".to_owned(), prefix.clone()));
         }
+        let config = self.toml();
+        let start = |number: usize| {
+            let own = self.node_environments.iter().filter(|(node, ..)| *node == number);
+            let own = own.map(|(_, name, value)| (name.clone(), value.clone()));
+            Node::start(&config, environment.iter().cloned().chain(own).collect())
+        };
+        let nodes: Vec<Node> = (0..count).map(start).collect();
+        for node in &nodes {
+            node.wait_until_ready()?;
+        }
+        Ok(World {
+            address: nodes[0].address,
+            nodes,
+            prefix,
+            is_troubled: self.is_troubled,
+            seats: Mutex::default(),
+        })
     }
 }
 
-/// A running server. Dropping it kills the process and fails the test if the log holds a panic.
+/// Running nodes. Dropping it kills them and fails the test if a log holds what no healthy node prints.
 pub(crate) struct World {
-    server: Mutex<Child>,
-    guard: Child,
+    /// At least one.
+    pub(crate) nodes: Vec<Node>,
+    /// That of the first node, where requests go.
     pub(crate) address: SocketAddr,
-    pub(crate) metrics: u16,
-    dir: PathBuf,
-    log: PathBuf,
-    /// How much of the log has been looked at.
-    seen: AtomicUsize,
+    /// What all its keys in Redis begin with.
+    pub(crate) prefix: String,
+    is_troubled: bool,
+    /// How many sockets of each app were opened, so that every test, having an app of its own, begins on the same node.
+    seats: Mutex<HashMap<String, usize>>,
 }
 
 impl World {
@@ -194,69 +228,69 @@ impl World {
         Builder::default()
     }
 
-    /// A server of its own with these apps and nothing else changed.
+    /// A world of its own with these apps and nothing else changed.
     pub(crate) fn with_app(app: &App) -> Self {
         Self::builder().app(app).start()
     }
 
-    /// A server of its own with a piece of configuration, and one plain app.
+    /// A world of its own with a piece of configuration, and one plain app.
     pub(crate) fn with_config(toml: &str) -> (Self, App) {
         let app = App::new(1);
         (Self::builder().config(toml).app(&app).start(), app)
     }
 
-    /// Everything the server has printed so far.
-    pub(crate) fn log(&self) -> String {
-        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    /// The first two nodes.
+    pub(crate) fn pair(&self) -> (&Node, &Node) {
+        (&self.nodes[0], &self.nodes[1])
     }
 
-    /// Fails when the server has panicked or has logged something that a person should look at, since this was last
-    /// asked: on a shared server one line must not fail every test that follows.
+    /// Where the app's next socket goes: round robin, and not first to the node that answers requests.
+    pub(crate) fn seat(&self, app: &App) -> SocketAddr {
+        let mut seats = self.seats.lock().expect("no holder of this lock panics");
+        let taken = seats.entry(app.key.clone()).or_default();
+        *taken += 1;
+        self.nodes[*taken % self.nodes.len()].address
+    }
+
+    /// Everything the nodes have printed so far.
+    pub(crate) fn log(&self) -> String {
+        self.nodes.iter().map(Node::log).collect()
+    }
+
+    /// Fails when a node has panicked or has logged something that a person should look at, since this was last asked.
     #[track_caller]
     pub(crate) fn assert_calm(&self) {
-        let log = self.log();
-        let seen = self.seen.swap(log.len(), Ordering::Relaxed);
-        if let Some(line) = log.get(seen..).and_then(trouble) {
-            panic!("the server's log holds: {line}");
+        if let Some(line) = self.nodes.iter().find_map(Node::new_trouble) {
+            panic!("a log holds: {line}");
         }
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
-        let server = self.server.lock().expect("no holder of this lock panics");
-        let pid = i32::try_from(server.id())
-            .ok()
-            .and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("a running child has an id"), signal)
-            .expect("the server still runs");
+    /// Sends a signal to every node.
+    pub(crate) fn signal(&self, signal: Signal) {
+        for node in &self.nodes {
+            node.signal(signal);
+        }
     }
 
-    /// Waits for the process to end by itself.
+    /// Waits for all nodes to end by themselves; if one did not end well, that is its status.
     pub(crate) async fn exit_within(&self, limit: Duration) -> Option<ExitStatus> {
-        eventually_within(limit, || async {
-            self.server
-                .lock()
-                .expect("no holder of this lock panics")
-                .try_wait()
-                .expect("a child can be asked")
-        })
-        .await
+        let start = Instant::now();
+        let mut worst = None;
+        for node in &self.nodes {
+            let status = node.exit_within(limit.saturating_sub(start.elapsed())).await?;
+            if worst.is_none_or(|worst: ExitStatus| worst.success()) {
+                worst = Some(status);
+            }
+        }
+        worst
     }
 
-    /// Resident memory of the server in KiB.
+    /// Resident memory of all nodes in KiB.
     pub(crate) fn resident_kib(&self) -> usize {
-        let pid = self.server.lock().expect("no holder of this lock panics").id();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the server still runs");
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS:"))
-            .expect("Linux prints this line");
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|kib| kib.parse().ok())
-            .expect("a number of KiB")
+        self.nodes.iter().map(Node::resident_kib).sum()
     }
 
-    /// Publishes one event and insists that the server accepts it.
+    /// Publishes one event on the first node and insists that it accepts it.
     #[track_caller]
     pub(crate) fn publish(
         &self,
@@ -264,43 +298,38 @@ impl World {
         channel: &str,
         name: &str,
         data: &str,
-    ) -> impl Future<Output = ()> {
-        let call = Call::post(
-            app,
-            "/events",
-            &json!({ "name": name, "channels": [channel], "data": data }),
-        );
-        let address = self.address;
-        async move {
-            let answer = call.send_to(address).await;
-            assert_eq!((answer.status, answer.text().trim()), (200, "{}"));
-        }
+    ) -> impl Future<Output = ()> + use<> {
+        self.nodes[0].publish(app, channel, name, data)
     }
 
-    /// A signed GET below the app's path; `query` is a list of names and values.
+    /// A signed GET below the app's path, asked of the first node; `query` is a list of names and values.
     pub(crate) async fn get(&self, app: &App, rest: &str, query: &[(&str, &str)]) -> Answer {
-        let mut call = Call::get(app, rest);
-        for (name, value) in query {
-            call = call.param(name, value);
-        }
-        call.send(self).await
+        self.nodes[0].get(app, rest, query).await
     }
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        end(&mut self.guard);
-        if let Ok(mut server) = self.server.lock() {
-            end(&mut server);
+        for node in &self.nodes {
+            node.kill();
         }
-        let trouble = trouble(&self.log());
-        drop(std::fs::remove_dir_all(&self.dir));
-        if let Some(line) = trouble
+        let complaint = if self.is_troubled {
+            let panicked = self.nodes.iter().any(Node::has_panicked);
+            panicked.then(|| "a panic".to_owned())
+        } else {
+            self.nodes.iter().find_map(Node::new_trouble)
+        };
+        if let Some(line) = complaint
             && !std::thread::panicking()
         {
-            panic!("the server's log holds: {line}");
+            panic!("a log holds: {line}");
         }
     }
+}
+
+fn unique_prefix() -> String {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    format!("it-{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The server that tests without special configuration share, and an app that no other test uses.
@@ -353,122 +382,4 @@ pub(crate) async fn eventually_within<T, F: Future<Output = Option<T>>>(
         }
     }
     None
-}
-
-fn poll_until<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
-    let start = Instant::now();
-    while start.elapsed() < limit {
-        if let Some(value) = probe() {
-            return Some(value);
-        }
-        std::thread::park_timeout(Duration::from_millis(10));
-    }
-    None
-}
-
-fn is_ready(address: SocketAddr) -> bool {
-    use std::io::{Read as _, Write as _};
-    let Ok(mut stream) = TcpStream::connect(address) else {
-        return false;
-    };
-    let mut answer = String::new();
-    stream.set_read_timeout(Some(Duration::from_secs(2))).is_ok()
-        && stream
-            .write_all(b"GET /ready HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
-            .is_ok()
-        && stream.read_to_string(&mut answer).is_ok()
-        && answer.starts_with("HTTP/1.1 200")
-}
-
-/// The first line that no healthy server prints.
-fn trouble(log: &str) -> Option<String> {
-    log.lines()
-        .find(|line| line.contains("panicked at") || line.contains("ERROR"))
-        .map(str::to_owned)
-}
-
-fn end(child: &mut Child) {
-    drop(child.kill());
-    drop(child.wait());
-}
-
-/// Ends the server when the test process is gone without having dropped its world, and clears up behind it: a static is
-/// never dropped, and neither is anything after an abort. It waits for the end of its input, which only we hold.
-fn guard(server: u32, dir: &Path) -> Child {
-    Command::new("sh")
-        .args(["-c", "cat >/dev/null; kill -9 \"$1\"; rm -rf \"$2\"", "guard"])
-        .arg(server.to_string())
-        .arg(dir)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("a shell can be run")
-}
-
-pub(crate) fn scratch_dir() -> PathBuf {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let mut name = String::from("dunlin-it");
-    write!(
-        name,
-        "-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
-    .expect("a string grows");
-    let dir = std::env::temp_dir().join(name);
-    std::fs::create_dir_all(dir.join("data")).expect("the temporary directory can be written");
-    dir
-}
-
-pub(crate) fn free_ports<const N: usize>() -> [u16; N] {
-    // All are held until all are chosen, so that they differ.
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free"));
-    held.map(|listener| {
-        listener
-            .local_addr()
-            .expect("a bound listener has an address")
-            .port()
-    })
-}
-
-/// The binary under test: `DUNLIN_BIN`, or the one that cargo builds into the directory this test lies in.
-pub(crate) fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("DUNLIN_BIN") {
-        Some(path) => PathBuf::from(path),
-        None => build(),
-    })
-}
-
-fn build() -> PathBuf {
-    let test = std::env::current_exe().expect("a process knows its file");
-    let profile_dir = test
-        .ancestors()
-        .nth(2)
-        .expect("tests lie in <target>/<profile>/deps");
-    let target_dir = profile_dir
-        .parent()
-        .expect("tests lie in <target>/<profile>/deps");
-    let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(other) => other,
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--package",
-            "dunlin",
-            "--profile",
-            profile,
-            "--target-dir",
-        ])
-        .arg(target_dir)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .status()
-        .expect("cargo can be run");
-    assert!(status.success(), "the server does not build");
-    profile_dir.join("dunlin")
 }

@@ -1,5 +1,8 @@
 //! What a layer needs from the machine: found, installed where that is allowed, or named as missing.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -37,6 +40,11 @@ pub(crate) const MAVEN: Need = Need {
     probe: &["mvn", "--version"],
     package: Some("maven"),
 };
+pub(crate) const NGINX: Need = Need {
+    name: "nginx",
+    probe: &["nginx", "-v"],
+    package: Some("nginx-light"),
+};
 pub(crate) const NODE: Need = Need {
     name: "node 20.11 or newer",
     probe: &[
@@ -51,6 +59,20 @@ pub(crate) const NPM: Need = Need {
     name: "npm",
     probe: &["npm", "--version"],
     package: None,
+};
+pub(crate) const REDIS: Need = Need {
+    name: "redis-server 7.0 or newer, with redis-cli",
+    probe: &[
+        "sh",
+        "-c",
+        "redis-cli --version && redis-server --version | grep -qE 'v=([7-9]|[1-9][0-9])\\.'",
+    ],
+    package: Some("redis-server"),
+};
+pub(crate) const REDIS_SENTINEL: Need = Need {
+    name: "redis-sentinel",
+    probe: &["redis-sentinel", "--version"],
+    package: Some("redis-sentinel"),
 };
 pub(crate) const PYTHON: Need = Need {
     name: "python3 with venv",
@@ -82,7 +104,9 @@ impl Need {
         ));
         // A fresh machine's package lists are empty or old: refresh them, and let the installation judge.
         drop(apt(&["update", "-qq"]));
+        let quiet = NoServices::hold()?;
         apt(&["install", "-y", "-qq", "--no-install-recommends", package])?;
+        drop(quiet);
         if !self.is_met() {
             bail!(
                 "{} is still missing after the package {package} was installed",
@@ -117,6 +141,35 @@ fn may_install() -> bool {
         .stdout(Stdio::null())
         .status()
         .is_ok_and(|s| s.success())
+}
+
+/// While this lives, packages start no services: the tests want the programs, and take ports of their own.
+struct NoServices {
+    /// The machine's administrator had nothing to say on that, so that what we said is ours to take back.
+    is_ours: bool,
+}
+
+impl NoServices {
+    /// What Debian's packages ask before they start anything; 101 means no.
+    const POLICY: &'static str = "/usr/sbin/policy-rc.d";
+
+    fn hold() -> Result<Self> {
+        if Path::new(Self::POLICY).exists() {
+            return Ok(Self { is_ours: false });
+        }
+        fs::write(Self::POLICY, "#!/bin/sh\nexit 101\n")
+            .and_then(|()| fs::set_permissions(Self::POLICY, fs::Permissions::from_mode(0o755)))
+            .with_context(|| format!("cannot write {}", Self::POLICY))?;
+        Ok(Self { is_ours: true })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.is_ours {
+            drop(fs::remove_file(Self::POLICY));
+        }
+    }
 }
 
 fn apt(args: &[&str]) -> Result<()> {

@@ -15,9 +15,8 @@ async fn the_health_paths_answer_200() {
 #[tokio::test]
 async fn the_metrics_are_on_their_own_port_only() {
     let (world, _) = shared();
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], world.metrics));
     let answer = exchange(
-        address,
+        world.nodes[0].metrics,
         b"GET /metrics HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
     )
     .await;

@@ -210,7 +210,12 @@ async fn an_app_that_is_for_tls_only_refuses_plain_sockets_with_4000() {
 
 #[tokio::test]
 async fn a_server_that_is_full_refuses_with_4100() {
-    let (world, app) = World::with_config("[server]\nmax_connections = 1");
+    let app = App::new(1);
+    let world = World::builder()
+        .only_one_node("it fills a single process up to its own limit")
+        .config("[server]\nmax_connections = 1")
+        .app(&app)
+        .start();
     let _first = Client::connect(&world, &app).await;
     let (error, code, _) = refused(&world, &format!("/app/{}?{QUERY}", app.key)).await;
     error.assert_error(Some(4100), "Over capacity");
