@@ -29,6 +29,9 @@ pub mod webhooks;
 /// This node's connections and the fan-out between them.
 pub mod hub;
 
+/// This node as one of many: the networked half of broker and presence.
+pub mod cluster;
+
 /// Siblings: bytes in and out.
 pub mod api;
 pub mod transports;

@@ -6,17 +6,49 @@ use actix_web::{HttpResponse, web};
 
 use super::readable;
 
-/// Set once the node serves, cleared when it drains.
-#[derive(Debug, Default)]
-pub struct Readiness(AtomicBool);
+/// Whether the node wants traffic: it serves, does not drain, and is in its cluster, if it has one.
+#[derive(Default)]
+pub struct Readiness {
+    serves: AtomicBool,
+    cluster: Option<Box<dyn Fn() -> bool + Send + Sync>>,
+}
+
+/// Why a node wants no traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// It has not begun, or it is about to end.
+    Draining,
+    /// It does not reach what the nodes share, or is not done with telling what it holds.
+    CutOff,
+}
 
 impl Readiness {
-    pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+    /// `is_in_cluster` is asked at every question.
+    pub fn in_cluster(is_in_cluster: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self {
+            serves: AtomicBool::new(false),
+            cluster: Some(Box::new(is_in_cluster)),
+        }
+    }
+
+    pub fn set(&self, serves: bool) {
+        self.serves.store(serves, Ordering::Release);
+    }
+
+    /// # Errors
+    /// What is in the way.
+    pub fn check(&self) -> Result<(), NotReady> {
+        if !self.serves.load(Ordering::Acquire) {
+            return Err(NotReady::Draining);
+        }
+        match &self.cluster {
+            Some(is_in_cluster) if !is_in_cluster() => Err(NotReady::CutOff),
+            Some(_) | None => Ok(()),
+        }
     }
 
     pub fn is_ready(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.check().is_ok()
     }
 }
 
@@ -37,13 +69,10 @@ async fn alive() -> HttpResponse {
 }
 
 async fn ready(api: web::Data<super::Api>) -> HttpResponse {
-    if api.readiness.is_ready() {
-        HttpResponse::Ok()
-            .content_type("text/plain; charset=utf-8")
-            .body("ready\n")
-    } else {
-        HttpResponse::ServiceUnavailable()
-            .content_type("text/plain; charset=utf-8")
-            .body("draining\n")
-    }
+    let (mut response, text) = match api.readiness.check() {
+        Ok(()) => (HttpResponse::Ok(), "ready\n"),
+        Err(NotReady::Draining) => (HttpResponse::ServiceUnavailable(), "draining\n"),
+        Err(NotReady::CutOff) => (HttpResponse::ServiceUnavailable(), "cut off from the cluster\n"),
+    };
+    response.content_type("text/plain; charset=utf-8").body(text)
 }

@@ -26,6 +26,7 @@ use serde::Serialize;
 use crate::api::health::Readiness;
 use crate::apps::{App, Apps};
 use crate::clock;
+use crate::cluster::{Cluster, ClusterCounters};
 use crate::hub::{Hub, WorkerCounters};
 use crate::presence::memory::MemoryPresence;
 use crate::storage::memory::Channels;
@@ -41,6 +42,8 @@ pub struct Sources {
     pub apps: Arc<Apps>,
     pub channels: Arc<Channels>,
     pub presence: Arc<MemoryPresence>,
+    /// `None` on a node that is alone.
+    pub cluster: Option<Arc<Cluster>>,
     pub sessions: Arc<Sessions>,
     pub readiness: Arc<Readiness>,
 }
@@ -162,6 +165,12 @@ impl Writer<'_> {
 }
 
 impl Sources {
+    fn cluster(&self, counter: impl Fn(&ClusterCounters) -> &AtomicU64) -> u64 {
+        self.cluster
+            .as_ref()
+            .map_or(0, |cluster| counter(&cluster.counters).load(Relaxed))
+    }
+
     fn workers(&self, counter: impl Fn(&WorkerCounters) -> &AtomicU64) -> u64 {
         let workers = self.hub.all_counters().iter();
         workers.map(|worker| counter(worker).load(Relaxed)).sum()
@@ -231,6 +240,12 @@ impl Collector for Sources {
             self.sessions.count() as u64,
         )?;
         w.gauge(
+            "cluster_held",
+            None,
+            "What this node holds in Redis: channels, users who are signed in or watched, quotas",
+            self.cluster.as_ref().map_or(0, |cluster| cluster.held() as u64),
+        )?;
+        w.gauge(
             "mailbox",
             bytes,
             "Publications that wait for a worker",
@@ -291,6 +306,36 @@ impl Collector for Sources {
             None,
             "Connections closed because a ping was not answered",
             self.workers(|of| &of.closed_silent),
+        )?;
+        w.counter(
+            "cluster_holds",
+            None,
+            "Times Redis was told what this node holds of something",
+            self.cluster(|of| &of.holds),
+        )?;
+        w.counter(
+            "cluster_gaps",
+            None,
+            "Times a message of a channel was missing and had to be asked for",
+            self.cluster(|of| &of.gaps),
+        )?;
+        w.counter(
+            "cluster_losses",
+            None,
+            "Times the connection to Redis was lost",
+            self.cluster(|of| &of.losses),
+        )?;
+        w.counter(
+            "cluster_rebirths",
+            None,
+            "Times this node's lease was gone, so that it began anew under another id",
+            self.cluster(|of| &of.rebirths),
+        )?;
+        w.counter(
+            "cluster_reaped",
+            None,
+            "Dead nodes whose members this node made leave",
+            self.cluster(|of| &of.reaped),
         )?;
 
         let uptime = ConstGauge::new(clock::monotonic_seconds_exact());
@@ -380,6 +425,7 @@ mod tests {
             apps,
             channels,
             presence,
+            cluster: None,
             sessions,
             readiness,
         });

@@ -22,11 +22,10 @@ use crate::api::health::Readiness;
 use crate::api::pusher::idempotency::Idempotency;
 use crate::apps::Apps;
 use crate::apps::store::ConfiguredApps;
-use crate::broker::Broker;
 use crate::broker::memory::MemoryBroker;
+use crate::cluster::{Cluster, Settings};
 use crate::config::{Config, Loaded, ServerSection};
 use crate::hub::{Hub, MAX_WORKERS, Services};
-use crate::presence::Presence;
 use crate::presence::memory::{CountThrottle, MemoryPresence};
 use crate::storage::memory::Channels;
 use crate::tasks::Tasks;
@@ -60,6 +59,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long the cluster may take to learn that this node holds nothing more.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
 /// The secret of the app that development has when none is configured.
 const READY_MADE_SECRET: &str = "app-secret";
 
@@ -76,6 +78,7 @@ pub enum Stop {
 pub struct Node {
     config: Config,
     hub: Arc<Hub>,
+    cluster: Option<Arc<Cluster>>,
     readiness: Arc<Readiness>,
     tasks: Tasks,
     servers: Vec<(ServerHandle, JoinHandle<io::Result<()>>)>,
@@ -119,6 +122,21 @@ impl Node {
         };
         // Nobody reads it until webhooks are delivered, so it keeps nothing.
         let outbox = Arc::new(MemoryOutbox::new(0));
+        let tasks = Tasks::default();
+        let cluster = if config.redis.url.is_some() {
+            let settings = Settings {
+                redis: &config.redis,
+                webhooks: &config.webhooks,
+                cache: &config.cache,
+                throttle,
+            };
+            let cluster = Cluster::new(&settings, Arc::clone(&apps), hub.clone()).context("redis.url")?;
+            tasks.spawn("cluster", Arc::clone(&cluster).run());
+            Some(cluster)
+        } else {
+            None
+        };
+        // A node of a cluster keeps these empty.
         let broker = Arc::new(MemoryBroker::new(
             Arc::clone(&channels),
             hub.clone(),
@@ -130,12 +148,24 @@ impl Node {
             outbox,
             throttle,
         ));
-        let services = Services {
-            broker: broker.clone(),
-            presence: presence.clone(),
+        let services = match &cluster {
+            Some(cluster) => Services {
+                broker: cluster.clone(),
+                presence: cluster.clone(),
+            },
+            None => Services {
+                broker,
+                presence: presence.clone(),
+            },
         };
         let sessions = Arc::new(Sessions::new(Arc::clone(&hub), config.fallback.session_gap));
-        let readiness = Arc::new(Readiness::default());
+        let readiness = Arc::new(match &cluster {
+            Some(cluster) => {
+                let cluster = Arc::clone(cluster);
+                Readiness::in_cluster(move || cluster.is_ready())
+            }
+            None => Readiness::default(),
+        });
         let api = Arc::new(Api {
             apps: Arc::clone(&apps),
             services: services.clone(),
@@ -153,7 +183,7 @@ impl Node {
         let ticking_api = Arc::clone(&api);
         let parts = Parts {
             hub: Arc::clone(&hub),
-            services,
+            services: services.clone(),
             apps: Arc::clone(&apps),
             api,
             server: config.server.clone(),
@@ -162,7 +192,6 @@ impl Node {
             sessions: Arc::clone(&sessions),
         };
 
-        let tasks = Tasks::default();
         let mut builder = actix_server::Server::build()
             .workers(workers)
             .backlog(backlog)
@@ -182,7 +211,8 @@ impl Node {
             hub: Arc::clone(&hub),
             apps,
             channels,
-            presence: Arc::clone(&presence),
+            presence,
+            cluster: cluster.clone(),
             sessions,
             readiness: Arc::clone(&readiness),
         };
@@ -194,14 +224,15 @@ impl Node {
         let mut reclaim = Reclaim::new(Arc::clone(&hub));
         tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
         tasks.every("what expires", Duration::from_secs(1), move || {
-            presence.tick();
-            broker.tick();
+            services.presence.tick();
+            services.broker.tick();
             ticking_api.idempotency.tick();
         });
         readiness.set(true);
         Ok(Self {
             config,
             hub,
+            cluster,
             readiness,
             tasks,
             servers,
@@ -245,6 +276,9 @@ impl Node {
         let deadline = deadline.min(now + self.config.server.shutdown_timeout);
         while self.hub.open_connections() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if let Some(cluster) = &self.cluster {
+            cluster.leave(LEAVE_TIME).await;
         }
     }
 

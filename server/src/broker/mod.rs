@@ -124,6 +124,12 @@ pub trait BrokerEvents: Send + Sync {
         publication: &Publication<'_>,
         position: Option<Position>,
     ) -> Result<(), Overloaded>;
+
+    /// Whether a publication would find room now. Asked before it is sent to other nodes, where nothing can be taken back.
+    fn has_room(&self, key: KeyRef<'_>) -> bool {
+        let _ = key;
+        true
+    }
 }
 
 #[cfg(test)]

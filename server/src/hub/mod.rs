@@ -183,6 +183,12 @@ impl BrokerEvents for Hub {
             })
             .unwrap_or(Ok(()))
     }
+
+    fn has_room(&self, key: KeyRef<'_>) -> bool {
+        let is_full = |workers: Workers| workers.into_iter().any(|worker| self.mailbox(worker).is_full());
+        let workers = self.directory.locked(key, |_, workers| workers);
+        workers.is_none_or(|workers| !is_full(workers))
+    }
 }
 
 impl PresenceEvents for Hub {

@@ -22,6 +22,9 @@ pub static PUBLISH: LazyLock<Script> =
 /// Something that was put off is told.
 pub static SETTLE: LazyLock<Script> =
     LazyLock::new(|| Script::about_a_channel(include_str!("scripts/settle.lua")));
+/// A channel's history is read.
+pub static PAST: LazyLock<Script> =
+    LazyLock::new(|| Script::about_a_channel(include_str!("scripts/past.lua")));
 /// A node is alive.
 pub static LEASE: LazyLock<Script> =
     LazyLock::new(|| Script::about_a_channel(include_str!("scripts/lease.lua")));
@@ -37,6 +40,16 @@ impl Script {
     fn new(source: String) -> Self {
         let digest = redis::Script::new(&source).get_hash().to_owned();
         Self { source, digest }
+    }
+
+    /// Makes sure that Redis knows the script, so that its first run is not slower than the others.
+    ///
+    /// # Errors
+    /// As for [`Lane::call`].
+    pub async fn load(&self, lane: &Lane) -> Result<(), RedisError> {
+        let mut command = redis::cmd("SCRIPT");
+        command.arg("LOAD").arg(&self.source);
+        lane.call(&command).await.map(|_| ())
     }
 
     fn command(&self, name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {

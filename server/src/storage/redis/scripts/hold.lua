@@ -27,7 +27,7 @@
 --         settle_ms: how long a removal waits for a return; outbox: entries kept, 0: none
 --         cache: whether the channel remembers its last event
 --         history: {size, age_ms} of the channel, size 0: none
---         past: nothing, {after = SERIAL} or {last = NUMBER}
+--         past: nothing, or {after = SERIAL, last = NUMBER, most = NUMBER}, either of the first two or both
 --         known: nothing, or {epoch, serial} as this node has seen the channel
 --         list: whether the members are wanted
 --         reap: the node is dead, and this many of its users leave at once
@@ -242,9 +242,12 @@ if a.past then
     trim(state, history, a.history.size, a.history.age_ms)
   end
   if a.past.after then
-    past = redis.call('XRANGE', history, '(' .. text(a.past.after) .. '-0', '+')
-  else
-    past = redis.call('XREVRANGE', history, '+', '-', 'COUNT', a.past.last)
+    past = redis.call('XRANGE', history, '(' .. text(a.past.after) .. '-0', '+', 'COUNT', a.past.most)
+  end
+  if a.past.last then
+    for _, event in ipairs(redis.call('XREVRANGE', history, '+', '-', 'COUNT', a.past.last)) do
+      past[#past + 1] = event
+    end
   end
   trimmed = redis.call('HGET', state, 'trimmed') or '0'
 end
