@@ -2,6 +2,7 @@
 
 mod autobahn;
 mod bench;
+mod chaos;
 mod layers;
 mod needs;
 mod server;
@@ -18,6 +19,8 @@ const USAGE: &str = "cargo xtask COMMAND
   test [LAYER…]   run all tests, or only these layers; `cargo xtask test --list` names them
   check           what CI checks before the tests: formatting and lints
   bench [NAME…]   run the benchmarks; `cargo xtask bench --help` says more
+  dev             run Redis, two nodes and a balancer, for trying it; `--help` says more
+  chaos [NAME…]   break things under load and measure what is promised for that; lists the scenarios without a name
   autobahn        run the Autobahn test suite for WebSocket, which needs Python 2.7";
 
 fn main() -> ExitCode {
@@ -40,6 +43,8 @@ fn run(args: &[String]) -> Result<()> {
         "test" => layers::run(rest),
         "check" => check(),
         "bench" => bench::run(rest),
+        "dev" => chaos::dev(rest),
+        "chaos" => chaos::run(rest),
         "autobahn" => autobahn::run(rest),
         // Not for people: the benchmarks start this program again for some of their clients.
         readers::ARGUMENT => readers::serve(),
