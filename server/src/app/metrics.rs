@@ -189,6 +189,7 @@ impl Collector for Sources {
             apps.iter().map(|app| counter(app).load(Relaxed)).sum()
         };
         let cached = apps.iter().map(|app| app.cached.taken_bytes() as u64).sum();
+        let kept = apps.iter().map(|app| app.kept.taken_bytes() as u64).sum();
 
         w.gauge(
             "ready",
@@ -252,6 +253,7 @@ impl Collector for Sources {
             self.hub.mailbox_bytes() as u64,
         )?;
         w.gauge("cache", bytes, "What cache channels remember", cached)?;
+        w.gauge("history", bytes, "What channels with history keep", kept)?;
 
         w.counter(
             "publishes",
@@ -416,6 +418,7 @@ mod tests {
             hub.clone(),
             outbox,
             throttle,
+            &config.history,
         ));
         let apps = Arc::new(Apps::load(&ConfiguredApps::new(config.apps)).await);
         let sessions = Arc::new(Sessions::new(Arc::clone(&hub), Duration::from_secs(1)));

@@ -141,12 +141,14 @@ impl Node {
             Arc::clone(&channels),
             hub.clone(),
             &config.cache,
+            &config.history,
         ));
         let presence = Arc::new(MemoryPresence::new(
             Arc::clone(&channels),
             hub.clone(),
             outbox,
             throttle,
+            &config.history,
         ));
         let services = match &cluster {
             Some(cluster) => Services {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dunlin_protocol::names::{AppId, AppKey};
+use dunlin_protocol::names::{AppId, AppKey, ChannelName};
 use dunlin_protocol::signature::Secret;
 
+use super::history::HistoryRule;
 use super::limits::RateLimit;
 use crate::config::{AppLimits, AppSection};
 use crate::storage::keys::AppNum;
@@ -28,11 +29,15 @@ pub struct App {
     pub tls_only: bool,
     /// Hosts or origins a browser may connect from; empty: any.
     pub allowed_origins: Vec<String>,
+    /// Which channels keep their past; most apps have none.
+    history: Box<[HistoryRule]>,
     pub limits: AppLimits,
     pub publish_rate: RateLimit,
     pub read_rate: RateLimit,
     /// What its cache channels remember.
     pub cached: Arc<Room>,
+    /// What its channels with history keep.
+    pub kept: Arc<Room>,
     pub counters: AppCounters,
 }
 
@@ -51,10 +56,12 @@ impl App {
             authorized_connections_s: section.authorized_connections_s(),
             tls_only: section.tls_only,
             allowed_origins: section.allowed_origins.clone(),
+            history: section.history.iter().map(HistoryRule::new).collect(),
             limits: section.limits.clone(),
             publish_rate: RateLimit::per_second(section.limits.publishes_per_second),
             read_rate: RateLimit::per_second(section.limits.reads_per_second),
             cached: Arc::default(),
+            kept: Arc::default(),
             counters: AppCounters::default(),
         }
     }
@@ -87,6 +94,11 @@ impl App {
                 Some(parent) => name.strip_suffix(parent).is_some_and(|sub| sub.ends_with('.')),
                 None => allowed == "*" || allowed == origin || allowed == host || allowed == name,
             })
+    }
+
+    /// How much of its past the channel keeps, if any: the first rule that covers it counts.
+    pub fn history_of(&self, channel: &ChannelName) -> Option<&HistoryRule> {
+        self.history.iter().find(|rule| rule.covers(channel))
     }
 
     /// Takes a place in the connection quota.

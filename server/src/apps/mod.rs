@@ -4,6 +4,7 @@
 //! a node finds it. Must never be skipped: every operation of the platform starts at an app.
 
 pub mod app;
+pub mod history;
 pub mod limits;
 pub mod store;
 

@@ -8,67 +8,122 @@ use dunlin_protocol::names::ChannelName;
 use super::{Broker, BrokerEvents, HistoryPage, HistoryQuery, NotPublished, Origin, Overloaded, Publication};
 use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
+use crate::apps::history::HistoryRule;
 use crate::clock;
-use crate::config::CacheSection;
+use crate::config::{CacheSection, HistorySection};
+use crate::storage::history::{Bounds, History};
 use crate::storage::keys::{ChannelKey, KeyRef};
-use crate::storage::memory::{CachedEvent, Channels, Remembered};
+use crate::storage::memory::{CachedEvent, Channels, PastEvent, Remembered};
 
 pub struct MemoryBroker {
     channels: Arc<Channels>,
     events: Arc<dyn BrokerEvents>,
     ttl_s: u32,
     /// Of the remembered events of one app.
-    max_bytes: usize,
+    cache_bytes: usize,
+    /// Of the past events of one app.
+    history_bytes: usize,
     sweep: AtomicUsize,
 }
 
 impl MemoryBroker {
-    pub fn new(channels: Arc<Channels>, events: Arc<dyn BrokerEvents>, section: &CacheSection) -> Self {
+    pub fn new(
+        channels: Arc<Channels>,
+        events: Arc<dyn BrokerEvents>,
+        cache: &CacheSection,
+        history: &HistorySection,
+    ) -> Self {
         Self {
             channels,
             events,
-            ttl_s: clock::ceil_seconds(section.ttl),
-            max_bytes: section.max_bytes,
+            ttl_s: clock::ceil_seconds(cache.ttl),
+            cache_bytes: cache.max_bytes,
+            history_bytes: history.max_bytes,
             sweep: AtomicUsize::new(0),
         }
     }
 
-    /// Remembers and delivers in one step under the channel's lock, so that a subscriber gets the event
-    /// exactly once: out of the cache or live.
-    fn publish_cached(
+    /// Keeps and delivers in one step under the channel's lock, so that a subscriber gets the event exactly once: out
+    /// of what is kept or live.
+    fn publish_and_keep(
         &self,
         app: &App,
         key: KeyRef<'_>,
         publication: &Publication<'_>,
+        kept: Kept<'_>,
     ) -> Result<(), Overloaded> {
-        let mut stripe = self.channels.stripe(key);
-        self.events.publication(key, publication, None)?;
         let known = ChannelKey::new(app.num, publication.channel.clone());
+        let now_s = clock::monotonic_seconds();
+        let mut stripe = self.channels.stripe(key);
         let channel = stripe.get_or_insert_with(&known, Default::default);
-        // An old event is never left standing where a newer one finds no room: a miss is true, a stale hit is not.
-        channel.cached = None;
-        let size = publication.event.len() + publication.data_literal.len();
-        channel.cached = app.cached.reserve(size, self.max_bytes).map(|room| {
-            let event = CachedEvent {
-                name: publication.event.into(),
-                data_literal: publication.data_literal.into(),
-                expires_at_s: clock::monotonic_seconds() + self.ttl_s,
-            };
-            Remembered { event, room }
+        let history = kept.history.map(|rule| {
+            let begin = || Box::new(History::new(clock::unix_micros(), rule.age_s, now_s, &app.kept));
+            (rule, channel.history.get_or_insert_with(begin))
         });
-        if channel.cached.is_none() && channel.connections == 0 {
+        let position = history.as_ref().map(|(_, history)| history.next_position());
+        let published = self.events.publication(key, publication, position);
+        if published.is_ok() {
+            if let (Some((rule, history)), Some(position)) = (history, position) {
+                let bounds = Bounds {
+                    size: rule.size,
+                    age_s: rule.age_s,
+                    max_bytes: self.history_bytes,
+                };
+                history.append(past_event(publication, position.serial), bounds, now_s);
+            }
+            if kept.is_cached {
+                // An old event is never left standing where a newer one finds no room: a miss is true, a stale hit is
+                // not.
+                channel.cached = None;
+                channel.cached = self.remembered(app, publication, now_s);
+            }
+        }
+        channel.settle_history(self.history_bytes);
+        if channel.is_idle() {
             stripe.remove(key);
         }
-        Ok(())
+        published
+    }
+
+    fn remembered(&self, app: &App, publication: &Publication<'_>, now_s: u32) -> Option<Remembered> {
+        let size = publication.event.len() + publication.data_literal.len();
+        app.cached.reserve(size, self.cache_bytes).map(|room| Remembered {
+            event: CachedEvent {
+                name: publication.event.into(),
+                data_literal: publication.data_literal.into(),
+                expires_at_s: now_s + self.ttl_s,
+            },
+            room,
+        })
+    }
+}
+
+/// What of a publication outlives its delivery.
+#[derive(Clone, Copy)]
+struct Kept<'a> {
+    is_cached: bool,
+    history: Option<&'a HistoryRule>,
+}
+
+fn past_event(publication: &Publication<'_>, serial: u64) -> PastEvent {
+    PastEvent {
+        serial,
+        published_at_ms: clock::unix_millis(),
+        name: publication.event.into(),
+        data_literal: publication.data_literal.into(),
+        user_id: publication.user_id.cloned(),
     }
 }
 
 impl Broker for MemoryBroker {
     fn publish(&self, app: &Arc<App>, publication: &Publication<'_>) -> Answer<Result<(), NotPublished>> {
         let key = KeyRef::new(app.num, publication.channel.as_str());
-        let remembered = publication.origin == Origin::Api && publication.channel.kind().is_cache();
-        let published = if remembered {
-            self.publish_cached(app, key, publication)
+        let kept = Kept {
+            is_cached: publication.origin == Origin::Api && publication.channel.kind().is_cache(),
+            history: app.history_of(publication.channel),
+        };
+        let published = if kept.is_cached || kept.history.is_some() {
+            self.publish_and_keep(app, key, publication, kept)
         } else {
             self.events.publication(key, publication, None)
         };
@@ -86,23 +141,49 @@ impl Broker for MemoryBroker {
         Answer::ready(Ok(event))
     }
 
-    fn history(&self, _: &App, _: &ChannelName, _: HistoryQuery) -> Answer<Result<HistoryPage, Unavailable>> {
-        Answer::ready(Ok(HistoryPage {
-            position: None,
-            events: Vec::new(),
-            has_more: false,
-        }))
+    fn history(
+        &self,
+        app: &App,
+        channel: &ChannelName,
+        query: HistoryQuery,
+    ) -> Answer<Result<HistoryPage, Unavailable>> {
+        let key = KeyRef::new(app.num, channel.as_str());
+        let now_s = clock::monotonic_seconds();
+        let stripe = self.channels.stripe(key);
+        let history = stripe.get(key).and_then(|channel| channel.history.as_deref());
+        Answer::ready(Ok(history.map_or_else(HistoryPage::default, |history| {
+            let range = history.between(query.after, query.before, now_s);
+            let position = history.position();
+            HistoryPage {
+                position: Some(position),
+                has_more: range.len() > query.limit,
+                is_complete: history.is_complete_after(query.after.unwrap_or(position.epoch), now_s),
+                events: if query.newest_first {
+                    range.rev().take(query.limit).cloned().collect()
+                } else {
+                    range.take(query.limit).cloned().collect()
+                },
+            }
+        })))
     }
 
     fn tick(&self) {
-        // One stripe a second: an expired event is invisible at once and its memory is back within about a minute.
+        // One stripe a second: what has expired is invisible at once and its memory is back within about a minute.
         let turn = self.sweep.fetch_add(1, Ordering::Relaxed);
         let now_s = clock::monotonic_seconds();
+        // Dropped once the lock is free again: there may be many.
+        let mut expired = Vec::new();
         self.channels.stripe_number(turn).retain(|_, channel| {
             channel
                 .cached
                 .take_if(|cached| cached.event.expires_at_s <= now_s);
-            channel.connections > 0 || channel.cached.is_some()
+            if let Some(history) = &mut channel.history {
+                expired.push(history.expire(now_s));
+                if channel.connections == 0 && history.is_over(now_s) {
+                    channel.history = None;
+                }
+            }
+            !channel.is_idle()
         });
     }
 }
@@ -121,10 +202,11 @@ mod tests {
         ttl: Duration::from_mins(30),
         max_bytes: 1000,
     };
+    const HISTORY: HistorySection = HistorySection { max_bytes: 10_000 };
 
     #[tokio::test]
     async fn the_memory_broker_keeps_the_contract() {
-        let broker = MemoryBroker::new(Arc::default(), Arc::new(contract::Nobody), &CACHE);
+        let broker = MemoryBroker::new(Arc::default(), Arc::new(contract::Nobody), &CACHE, &HISTORY);
         contract::run(&broker).await;
     }
 
@@ -162,7 +244,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_was_accepted_and_fits_is_remembered() {
         let (node, app) = (Arc::new(Node::default()), App::fresh(|_| {}));
-        let broker = MemoryBroker::new(Arc::default(), node.clone(), &CACHE);
+        let broker = MemoryBroker::new(Arc::default(), node.clone(), &CACHE, &HISTORY);
         let channel: ChannelName = "cache-a".parse().unwrap();
         let cached = async || {
             let event = broker.cached(&app, &channel).await.unwrap();

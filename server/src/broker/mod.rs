@@ -72,7 +72,7 @@ pub struct HistoryQuery {
 }
 
 /// A part of a channel's history.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HistoryPage {
     /// Where the channel stands: the epoch of the events, and the serial of its last message. `None`: nothing is kept,
     /// and nothing is known.
@@ -80,6 +80,8 @@ pub struct HistoryPage {
     pub events: Vec<PastEvent>,
     /// There are more in the direction that was asked for.
     pub has_more: bool,
+    /// No event behind `after`, or of the whole epoch, was forgotten. False where nothing is known.
+    pub is_complete: bool,
 }
 
 /// Publishing.

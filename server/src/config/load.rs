@@ -381,6 +381,7 @@ impl Layers {
         let sockets = self.section("sockets");
         let fallback = self.section("fallback");
         let cache = self.section("cache");
+        let history = self.section("history");
         let idempotency = self.section("idempotency");
         let redis = self.section("redis");
         let webhooks = self.section("webhooks");
@@ -395,6 +396,7 @@ impl Layers {
                 sockets: sockets?,
                 fallback: fallback?,
                 cache: cache?,
+                history: history?,
                 idempotency: idempotency?,
                 redis: redis?,
                 webhooks: webhooks?,
@@ -433,6 +435,8 @@ impl Layers {
             .and_then(|rest| rest.split_once("]."))
         {
             Some((i, key)) => {
+                // An entry of a list comes from where the list comes from.
+                let key = key.split('[').next().unwrap_or(key);
                 let own = i.parse::<usize>().ok().and_then(|i| self.apps.get(i)?.get(key));
                 own.or_else(|| self.settings.get(&format!("app_defaults.{key}")))
             }
@@ -631,7 +635,13 @@ fn render(value: &Value) -> String {
         Value::Boolean(flag) => flag.to_string(),
         Value::Datetime(time) => time.to_string(),
         Value::Array(items) => format!("[{}]", items.iter().map(render).collect::<Vec<_>>().join(", ")),
-        Value::Table(_) => "{}".to_owned(),
+        Value::Table(table) if table.is_empty() => "{}".to_owned(),
+        Value::Table(table) => {
+            let entries = table
+                .iter()
+                .map(|(key, value)| format!("{key} = {}", render(value)));
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

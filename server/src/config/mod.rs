@@ -19,7 +19,7 @@ mod validate;
 pub use load::{ConfigError, Loaded, Shown, Sources, load};
 pub use sections::{
     ApiSection, AppLimits, AppSection, CacheSection, Config, ConfigSecret, DemoSection, Environment,
-    FallbackSection, IdempotencySection, LogFormat, LogSection, RedisSection, ServerSection, SocketsSection,
-    Switch, TlsSection, WebhooksSection,
+    FallbackSection, HistoryRuleSection, HistorySection, IdempotencySection, LogFormat, LogSection,
+    RedisSection, ServerSection, SocketsSection, Switch, TlsSection, WebhooksSection,
 };
 pub use source::{Complaint, Origin};

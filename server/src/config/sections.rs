@@ -27,6 +27,8 @@ pub struct Config {
     pub fallback: FallbackSection,
     /// The memory of cache channels.
     pub cache: CacheSection,
+    /// The memory of channels with history.
+    pub history: HistorySection,
     /// The memory of answers to publishes with an `Idempotency-Key`.
     pub idempotency: IdempotencySection,
     /// The Redis of a cluster.
@@ -187,6 +189,14 @@ pub struct CacheSection {
     pub max_bytes: usize,
 }
 
+/// `[history]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistorySection {
+    /// Memory for the past events of one app, on a node without Redis.
+    pub max_bytes: usize,
+}
+
 /// `[idempotency]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -282,8 +292,35 @@ pub struct AppSection {
     pub tls_only: bool,
     /// Pages that may connect: `scheme://host[:port]`, `host[:port]`, `*.host` or `*`. Empty means all.
     pub allowed_origins: Vec<String>,
+    /// Which channels keep their past; the first that covers a channel counts.
+    pub history: Vec<HistoryRuleSection>,
     /// Numbers; each of them 0 for "none".
     pub limits: AppLimits,
+}
+
+/// An entry of `[[apps.history]]`: channels that keep their past, and how much of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HistoryRuleSection {
+    /// A channel's name, or the beginning of names with `*` behind it.
+    pub channels: String,
+    /// Most events of one channel, 1 to 100,000.
+    pub size: usize,
+    /// How long an event is kept, at most a week.
+    #[serde(rename = "age_s", deserialize_with = "seconds")]
+    pub age: Duration,
+}
+
+impl HistoryRuleSection {
+    /// A rule for tests.
+    #[cfg(test)]
+    pub fn example(channels: &str, size: usize, age_s: u64) -> Self {
+        Self {
+            channels: channels.to_owned(),
+            size,
+            age: Duration::from_secs(age_s),
+        }
+    }
 }
 
 impl AppSection {

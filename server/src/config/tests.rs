@@ -544,3 +544,91 @@ fn what_is_shown_says_where_each_value_came_from() {
     assert!(matches!(shown("port"), (value, Origin::File { line: 2, .. }) if value == "7000"));
     assert_eq!(shown("workers"), ("0".to_owned(), Origin::Default));
 }
+
+#[test]
+fn channels_that_keep_their_past_are_listed_by_app_or_for_all() {
+    let rule = HistoryRuleSection::example;
+    let defaults = "[[app_defaults.history]]\nchannels = \"*\"\nsize = 10\nage_s = 60\n";
+    let own = "[[apps.history]]\nchannels = \"orders-*\"\nsize = 1000\nage_s = 120\n\
+               [[apps.history]]\nchannels = \"news\"\nsize = 1\nage_s = 604800\n";
+    assert_eq!(
+        config(&format!("{defaults}{APP}"), &[]).apps[0].history,
+        [rule("*", 10, 60)]
+    );
+    assert_eq!(
+        config(&format!("{defaults}{APP}{own}"), &[]).apps[0].history,
+        [rule("orders-*", 1000, 120), rule("news", 1, 604_800)],
+        "an app's own list replaces that for all"
+    );
+    let Ok(Loaded { shown, .. }) = with(&format!("{APP}{own}"), &[]) else {
+        panic!("it is valid")
+    };
+    let shown = shown
+        .iter()
+        .find(|shown| shown.table == "apps[0]" && shown.key == "history");
+    assert_eq!(
+        shown.map(|shown| shown.value.as_str()),
+        Some(
+            "[{ age_s = 120, channels = \"orders-*\", size = 1000 }, \
+              { age_s = 604800, channels = \"news\", size = 1 }]"
+        )
+    );
+}
+
+#[test]
+fn a_history_that_cannot_be_is_refused() {
+    let app = |rule: &str| format!("{APP}[[apps.history]]\n{rule}\n");
+    for (rule, expected) in [
+        (
+            "channels = \"a b\"\nsize = 1\nage_s = 1",
+            "apps[0].history[0].channels (FILE, line 5): \"a b\" is no pattern",
+        ),
+        ("channels = \"\"\nsize = 1\nage_s = 1", "is no pattern"),
+        ("channels = \"a*b\"\nsize = 1\nage_s = 1", "is no pattern"),
+        ("channels = \"#x*\"\nsize = 1\nage_s = 1", "is no pattern"),
+        (
+            "channels = \"*\"\nsize = 0\nage_s = 1",
+            "history[0].size (FILE, line 5): must be between 1 and 100000",
+        ),
+        (
+            "channels = \"*\"\nsize = 100001\nage_s = 1",
+            "must be between 1 and 100000",
+        ),
+        (
+            "channels = \"*\"\nsize = 1\nage_s = 0",
+            "history[0].age_s (FILE, line 5): must be between 1 and 604800",
+        ),
+        (
+            "channels = \"*\"\nsize = 1\nage_s = 604801",
+            "must be between 1 and 604800",
+        ),
+        (
+            "channels = \"*\"\nsize = 1",
+            "apps[0].history (FILE, line 5): missing field `age_s`",
+        ),
+        (
+            "channels = \"*\"\nsize = 1\nage_s = 1\nages = 1",
+            "unknown field `ages`",
+        ),
+    ] {
+        complains(&app(rule), &[], &[expected]);
+    }
+    for channels in [
+        "*",
+        "#server-to-user-*",
+        "#*",
+        "private-encrypted-*",
+        "a",
+        "#server-to-user-7",
+    ] {
+        config(
+            &app(&format!("channels = \"{channels}\"\nsize = 1\nage_s = 1")),
+            &[],
+        );
+    }
+    complains(
+        APP,
+        &[("DUNLIN_HISTORY__MAX_BYTES", "1000")],
+        &["history.max_bytes less 1024"],
+    );
+}

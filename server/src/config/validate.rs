@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use dunlin_protocol::names::{MAX_CHANNEL_NAME, MAX_EVENT_NAME};
+use dunlin_protocol::names::{ChannelName, MAX_CHANNEL_NAME, MAX_EVENT_NAME};
 
 use crate::storage::redis::target::{BadTarget, Target};
 
@@ -14,6 +14,12 @@ const MAX_CACHE_TTL: Duration = Duration::from_mins(30);
 
 /// The directory of channels has one bit per worker.
 const MAX_WORKERS: usize = 64;
+
+/// The most events that one channel may keep.
+const MAX_HISTORY_SIZE: usize = 100_000;
+
+/// A week.
+const MAX_HISTORY_AGE: Duration = Duration::from_hours(7 * 24);
 
 /// What surrounds an event's data in a frame: names, quotes, an excluded socket.
 const ENVELOPE_BYTES: usize = 1024;
@@ -327,8 +333,42 @@ fn apps(config: &Config, c: &mut Complaints) {
                 c.add(format!("{here}.allowed_origins"), what);
             }
         }
+        history(app, &here, c);
         limits(config, app, &here, c);
     }
+}
+
+fn history(app: &AppSection, here: &str, c: &mut Complaints) {
+    for (i, rule) in app.history.iter().enumerate() {
+        let here = format!("{here}.history[{i}]");
+        let is_pattern = match rule.channels.strip_suffix('*') {
+            Some(prefix) => prefix.is_empty() || is_start_of_a_name(prefix),
+            None => rule.channels.parse::<ChannelName>().is_ok(),
+        };
+        let what = format!(
+            "{:?} is no pattern: write a channel's name, the beginning of names with * behind it, or *",
+            rule.channels
+        );
+        c.unless(is_pattern, &format!("{here}.channels"), what);
+        c.unless(
+            (1..=MAX_HISTORY_SIZE).contains(&rule.size),
+            &format!("{here}.size"),
+            format!("must be between 1 and {MAX_HISTORY_SIZE}"),
+        );
+        c.unless(
+            !rule.age.is_zero() && rule.age <= MAX_HISTORY_AGE,
+            &format!("{here}.age_s"),
+            format!(
+                "must be between 1 and {}, which is a week",
+                MAX_HISTORY_AGE.as_secs()
+            ),
+        );
+    }
+}
+
+/// Whether a channel's name may begin so.
+fn is_start_of_a_name(prefix: &str) -> bool {
+    "#server-to-user-".starts_with(prefix) || prefix.parse::<ChannelName>().is_ok()
 }
 
 fn limits(config: &Config, app: &AppSection, here: &str, c: &mut Complaints) {
@@ -349,6 +389,7 @@ fn limits(config: &Config, app: &AppSection, here: &str, c: &mut Complaints) {
         ("server.max_body_bytes", config.server.max_body_bytes),
         ("sockets.outbox_bytes", config.sockets.outbox_bytes),
         ("cache.max_bytes", config.cache.max_bytes),
+        ("history.max_bytes", config.history.max_bytes),
     ] {
         let what = format!("must be smaller than {option} less {ENVELOPE_BYTES}: one event has to fit");
         c.unless(payload <= bound, &format!("{here}.limits.payload_bytes"), what);

@@ -9,12 +9,14 @@ use dunlin_protocol::pusher::outgoing::{MemberFragment, PresenceList};
 
 use super::users::{UserCounts, Users};
 use super::{
-    Announcement, Cache, ChannelPage, ConnectionRef, Join, JoinRefusal, Joined, Leave, Occupancy, Presence,
-    PresenceEvents, SignIn,
+    Announcement, Cache, ChannelPage, ConnectionRef, Join, JoinRefusal, Joined, Leave, MAX_RECOVERED,
+    Occupancy, Presence, PresenceEvents, Recovery, SignIn, Since,
 };
 use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
 use crate::clock;
+use crate::config::HistorySection;
+use crate::storage::history::History;
 use crate::storage::keys::{ChannelKey, KeyRef};
 use crate::storage::memory::{Channel, Channels, CountAnnouncement, Member};
 use crate::webhooks::outbox::{ChannelEvent, Outbox};
@@ -36,6 +38,8 @@ pub struct MemoryPresence {
     events: Arc<dyn PresenceEvents>,
     outbox: Arc<dyn Outbox>,
     throttle: CountThrottle,
+    /// Of the past events of one app.
+    history_bytes: usize,
     users: Users,
     /// Channels whose count is owed to their subscribers; each is noted when its flag is raised.
     owed: Mutex<Vec<(Arc<ChannelKey>, Arc<App>)>>,
@@ -47,6 +51,7 @@ impl MemoryPresence {
         events: Arc<dyn PresenceEvents>,
         outbox: Arc<dyn Outbox>,
         throttle: CountThrottle,
+        history: &HistorySection,
     ) -> Self {
         Self {
             channels,
@@ -54,6 +59,7 @@ impl MemoryPresence {
             events,
             outbox,
             throttle,
+            history_bytes: history.max_bytes,
             owed: Mutex::default(),
         }
     }
@@ -114,6 +120,56 @@ impl MemoryPresence {
                 Cache::Miss
             }
         }
+    }
+
+    /// What the joiner gets of the channel's past, up to this moment.
+    fn recovery(join: &Join, channel: &mut Channel) -> Option<Recovery> {
+        let Some(rule) = join.app.history_of(join.channel.name()) else {
+            return join.since.map(|_| Recovery {
+                position: None,
+                is_complete: Some(false),
+                events: Vec::new(),
+            });
+        };
+        let now_s = clock::monotonic_seconds();
+        let begin = || {
+            Box::new(History::new(
+                clock::unix_micros(),
+                rule.age_s,
+                now_s,
+                &join.app.kept,
+            ))
+        };
+        let history = channel.history.get_or_insert_with(begin);
+        let (is_complete, events) = match join.since {
+            None => (None, Vec::new()),
+            Some(Since::After(position)) => {
+                let missed = history.between(Some(position.serial), None, now_s);
+                let is_complete = position.epoch == history.position().epoch
+                    && history.is_complete_after(position.serial, now_s)
+                    && missed.len() <= MAX_RECOVERED;
+                let events = if is_complete {
+                    missed.cloned().collect()
+                } else {
+                    Vec::new()
+                };
+                (Some(is_complete), events)
+            }
+            Some(Since::Last(count)) => {
+                let kept = history.between(None, None, now_s);
+                let wanted = usize::try_from(count).unwrap_or(MAX_RECOVERED).min(MAX_RECOVERED);
+                let skipped = kept.len().saturating_sub(wanted);
+                let events: Vec<_> = kept.skip(skipped).cloned().collect();
+                let is_complete =
+                    events.len() == wanted || history.is_complete_after(history.position().epoch, now_s);
+                (Some(is_complete), events)
+            }
+        };
+        Some(Recovery {
+            position: Some(history.position()),
+            is_complete,
+            events,
+        })
     }
 
     /// Tells the subscribers how many they are, now or when the throttle allows.
@@ -179,7 +235,7 @@ impl Presence for MemoryPresence {
                 members,
                 cache: self.cache(&join, channel),
                 user_id,
-                recovery: None,
+                recovery: Self::recovery(&join, channel),
             }
         });
         // A refused join cannot be the first: somebody else fills the channel.
@@ -220,7 +276,11 @@ impl Presence for MemoryPresence {
                 self.record(&leave.app, leave.channel.name(), ChannelEvent::Vacated);
             }
             channel.count = CountAnnouncement::default();
-            if channel.cached.is_none() {
+            if let Some(history) = &mut channel.history {
+                history.vacated(clock::monotonic_seconds());
+            }
+            channel.settle_history(self.history_bytes);
+            if channel.is_idle() {
                 stripe.remove(key);
             }
         }
@@ -304,7 +364,8 @@ mod tests {
             every: Duration::ZERO,
         };
         let outbox = Arc::new(MemoryOutbox::new(0));
-        let presence = MemoryPresence::new(Arc::default(), node.clone(), outbox, throttle);
+        let history = HistorySection { max_bytes: 0 };
+        let presence = MemoryPresence::new(Arc::default(), node.clone(), outbox, throttle, &history);
         contract::run(&presence, &node).await;
     }
 }

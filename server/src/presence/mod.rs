@@ -43,12 +43,16 @@ pub struct Join {
     pub since: Option<Since>,
 }
 
+/// The most events of its past that a joiner is given. Who missed more has not recovered, and reads the history or loads
+/// its state anew.
+pub const MAX_RECOVERED: usize = 5000;
+
 /// From where on a joiner wants a channel's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// What it missed after this position.
+    /// What it missed after this position: all of it, or nothing if that is not to be had.
     After(Position),
-    /// The last so many.
+    /// The last so many, or as many as are left. At most [`MAX_RECOVERED`].
     Last(u32),
 }
 
@@ -69,7 +73,8 @@ pub struct Joined {
 pub struct Recovery {
     /// Where the joiner is once it has `events`. `None`: the channel has no history.
     pub position: Option<Position>,
-    /// Whether it now has everything it asked for; `None`: it did not ask.
+    /// Whether it now has everything it asked for; `None`: it did not ask. Fewer than the last so many are everything
+    /// if there were no more in the epoch.
     pub is_complete: Option<bool>,
     /// The oldest first.
     pub events: Vec<PastEvent>,

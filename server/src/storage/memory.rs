@@ -11,12 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use dunlin_protocol::names::{ChannelName, UserId};
 use dunlin_protocol::pusher::outgoing::MemberFragment;
 
+use super::history::History;
 use super::keys::{AppNum, ChannelKey, ChannelMap, KeyRef};
 
 /// A power of two, well above the number of workers, so that two of them seldom want the same lock.
 const STRIPES: usize = 64;
 
-/// One channel, as long as it is occupied or remembers an event.
+/// One channel, as long as it is occupied or something of it is kept.
 #[derive(Debug, Default)]
 pub struct Channel {
     /// Subscribed connections.
@@ -25,7 +26,28 @@ pub struct Channel {
     pub members: BTreeMap<UserId, Member>,
     /// The last event published over the API, on a cache channel.
     pub cached: Option<Remembered>,
+    /// Where the app's configuration wants one.
+    pub history: Option<Box<History>>,
     pub count: CountAnnouncement,
+}
+
+impl Channel {
+    /// Nobody is in it and nothing of it is kept: its entry may go.
+    pub fn is_idle(&self) -> bool {
+        self.connections == 0 && self.cached.is_none() && self.history.is_none()
+    }
+
+    /// Lets the history of a vacated channel go, unless there is room for it to stay.
+    pub fn settle_history(&mut self, max_bytes: usize) {
+        if self.connections == 0
+            && self
+                .history
+                .as_mut()
+                .is_some_and(|history| !history.may_linger(max_bytes))
+        {
+            self.history = None;
+        }
+    }
 }
 
 /// A user in a presence channel.
@@ -82,19 +104,41 @@ pub struct Reservation {
 impl Room {
     /// Takes `bytes`, unless that would make it more than `max`.
     pub fn reserve(self: &Arc<Self>, bytes: usize, max: usize) -> Option<Reservation> {
-        let taken = self
-            .taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
-                taken.checked_add(bytes).filter(|sum| *sum <= max)
-            });
-        taken.ok().map(|_| Reservation {
-            room: Arc::clone(self),
-            bytes,
-        })
+        let mut reservation = Reservation::none(self);
+        reservation.grow(bytes, max).then_some(reservation)
     }
 
     pub fn taken_bytes(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
+    }
+}
+
+impl Reservation {
+    pub fn none(room: &Arc<Room>) -> Self {
+        Self {
+            room: Arc::clone(room),
+            bytes: 0,
+        }
+    }
+
+    /// Takes `bytes` more, unless that would make it more than `max` for the whole room.
+    pub fn grow(&mut self, bytes: usize, max: usize) -> bool {
+        let take = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= max);
+        let taken = self
+            .room
+            .taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        if taken.is_ok() {
+            self.bytes += bytes;
+        }
+        taken.is_ok()
+    }
+
+    /// Gives `bytes` of it back.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.bytes -= bytes;
+        self.room.taken.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

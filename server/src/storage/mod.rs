@@ -4,6 +4,7 @@
 //! Owns the keys by which channels are found, the striped table of their state, connections to Redis and its scripts.
 //! Must never hold product rules: what a join or a publication *means* is decided in `presence` and `broker`.
 
+pub mod history;
 pub mod keys;
 pub mod memory;
 pub mod redis;
