@@ -25,16 +25,15 @@ use super::watch::Watcher;
 use crate::apps::{App, Apps};
 use crate::broker::{Origin, Overloaded, Publication};
 use crate::clock;
-use crate::presence::{Announcement, Cache, ConnectionRef, JoinRefusal, Joined, Recovery, Since};
+use crate::presence::{
+    Announcement, Cache, ConnectionRef, JoinRefusal, Joined, MAX_RECOVERED, Recovery, Since,
+};
 use crate::storage::keys::ChannelKey;
 use crate::storage::memory::{CachedEvent, PastEvent};
 use crate::storage::redis::names::{Kind, Thing};
 
 /// Messages that wait for an answer to be put in front of them. Beyond, they are dropped, and what is missing is noticed.
 const MAX_BUFFERED: usize = 10_000;
-
-/// Most events that are made up for at once.
-pub(super) const MAX_REPLAY: u32 = 1000;
 
 /// Something that this node holds.
 pub(super) struct Held {
@@ -425,13 +424,13 @@ impl Held {
                 Since::After(position) => {
                     after = Some(after.map_or(position.serial, |other: u64| other.min(position.serial)));
                 }
-                Since::Last(count) => last = last.max(Some(count.min(MAX_REPLAY))),
+                Since::Last(count) => last = last.max(Some(count.min(MAX_RECOVERED))),
             }
         }
         (after.is_some() || last.is_some()).then_some(Past {
             after,
             last,
-            most: MAX_REPLAY + 1,
+            most: MAX_RECOVERED + 1,
         })
     }
 
@@ -1068,8 +1067,10 @@ pub(super) fn reaped(
 
 /// What an app keeps of a channel's past.
 pub(super) fn kept(app: &App, channel: &ChannelName) -> Kept {
-    let _ = (app, channel);
-    Kept::default()
+    app.history_of(channel).map_or_else(Kept::default, |rule| Kept {
+        size: u32::try_from(rule.size).unwrap_or(u32::MAX),
+        age_ms: u64::from(rule.age_s) * 1000,
+    })
 }
 
 fn is_after(position: Position, other: Position) -> bool {
@@ -1105,11 +1106,11 @@ fn recovery(since: Option<Since>, done: &Done) -> Recovery {
             let is_complete = after.epoch == done.position.epoch
                 && after.serial >= done.trimmed
                 && after.serial <= done.position.serial
-                && events.len() <= MAX_REPLAY as usize;
+                && events.len() <= MAX_RECOVERED as usize;
             (Some(is_complete), if is_complete { events } else { Vec::new() })
         }
         Some(Since::Last(count)) => {
-            let count = count.min(MAX_REPLAY) as usize;
+            let count = count.min(MAX_RECOVERED) as usize;
             let events: Vec<_> = done.past.iter().rev().take(count).rev().collect();
             let is_complete = events.len() == count || done.trimmed <= done.position.epoch;
             (Some(is_complete), events)

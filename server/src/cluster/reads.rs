@@ -191,27 +191,31 @@ impl Cluster {
             ];
             let args: Vec<&[u8]> = args.iter().map(String::as_bytes).collect();
             let value = PAST.run(&lane, &[&state, &history], &args).await?;
-            Ok(page(value, query.limit))
+            Ok(page(value, &query))
         })
     }
 }
 
-fn page(value: Value, limit: usize) -> Option<HistoryPage> {
+fn page(value: Value, query: &HistoryQuery) -> Option<HistoryPage> {
     let Value::Array(parts) = value else {
         return None;
     };
-    let [epoch, serial, _, events] = <[Value; 4]>::try_from(parts).ok()?;
+    let [epoch, serial, trimmed, events] = <[Value; 4]>::try_from(parts).ok()?;
     let mut events = parse_past(events)?;
-    let has_more = events.len() > limit;
-    events.truncate(limit);
+    let has_more = events.len() > query.limit;
+    events.truncate(query.limit);
     let position = match (number(&epoch), number(&serial)) {
         (Some(epoch), Some(serial)) => Some(Position { epoch, serial }),
         _ => None,
     };
+    let is_complete = position.zip(number(&trimmed)).is_some_and(|(position, trimmed)| {
+        (trimmed..=position.serial).contains(&query.after.unwrap_or(position.epoch))
+    });
     Some(HistoryPage {
         position,
         events,
         has_more,
+        is_complete,
     })
 }
 

@@ -147,7 +147,7 @@ impl MemoryPresence {
                 let missed = history.between(Some(position.serial), None, now_s);
                 let is_complete = position.epoch == history.position().epoch
                     && history.is_complete_after(position.serial, now_s)
-                    && missed.len() <= MAX_RECOVERED;
+                    && missed.len() <= MAX_RECOVERED as usize;
                 let events = if is_complete {
                     missed.cloned().collect()
                 } else {
@@ -157,7 +157,7 @@ impl MemoryPresence {
             }
             Some(Since::Last(count)) => {
                 let kept = history.between(None, None, now_s);
-                let wanted = usize::try_from(count).unwrap_or(MAX_RECOVERED).min(MAX_RECOVERED);
+                let wanted = count.min(MAX_RECOVERED) as usize;
                 let skipped = kept.len().saturating_sub(wanted);
                 let events: Vec<_> = kept.skip(skipped).cloned().collect();
                 let is_complete =

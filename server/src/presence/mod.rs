@@ -45,7 +45,7 @@ pub struct Join {
 
 /// The most events of its past that a joiner is given. Who missed more has not recovered, and reads the history or loads
 /// its state anew.
-pub const MAX_RECOVERED: usize = 5000;
+pub const MAX_RECOVERED: u32 = 5000;
 
 /// From where on a joiner wants a channel's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
