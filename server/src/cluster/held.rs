@@ -10,7 +10,7 @@
 //!   │ Redis was lost                        a message is missing ────┴──────────┘        Gone ◄── unsubscribe ─┘
 //! ```
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -20,7 +20,7 @@ use dunlin_protocol::pusher::outgoing::{MemberFragment, PresenceList};
 
 use super::Node;
 use super::message::{Body, Event, Message};
-use super::request::{Done, Hold, Kept, Known, Past};
+use super::request::{Done, Hold, Kept, Known, Past, Said};
 use super::watch::Watcher;
 use crate::apps::{App, Apps};
 use crate::broker::{Origin, Overloaded, Publication};
@@ -133,8 +133,8 @@ struct State {
     idle_since_s: Option<u32>,
     connections: u32,
     users: HashMap<UserId, LocalUser>,
-    /// Users of whom Redis has to be told.
-    changed: HashSet<UserId>,
+    /// Users who came and went, of whom Redis has to be told in this order: whoever looks on sees each of them.
+    changed: Vec<(UserId, Change)>,
     joins: Vec<Waiting>,
     watchers: Vec<Watcher>,
     /// Answers that stand behind messages which have not come yet.
@@ -144,8 +144,16 @@ struct State {
     /// A user: signed in somewhere. `None`: not known yet.
     is_online: Option<bool>,
     buffer: Vec<Message>,
+    /// The last count that was announced, and its serial.
+    count: Option<(u64, u32)>,
     /// While somebody who needs it waits for an answer: the events that passed meanwhile.
     recent: Option<Vec<(u64, Arc<Event>)>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Enters,
+    Leaves,
 }
 
 struct LocalUser {
@@ -169,6 +177,8 @@ struct Answered {
     refusal: Option<JoinRefusal>,
     cache: Cache,
     recovery: Option<Recovery>,
+    /// The number of subscribers, if it was announced between the answer and its place.
+    count: Option<u32>,
 }
 
 /// A saying that is under way.
@@ -224,7 +234,7 @@ impl Held {
                 idle_since_s: None,
                 connections: 0,
                 users: HashMap::new(),
-                changed: HashSet::new(),
+                changed: Vec::new(),
                 joins: Vec::new(),
                 watchers: Vec::new(),
                 answers: VecDeque::new(),
@@ -232,6 +242,7 @@ impl Held {
                 members: BTreeMap::new(),
                 is_online: None,
                 buffer: Vec::new(),
+                count: None,
                 recent: None,
             }),
         }
@@ -274,7 +285,7 @@ impl Held {
         self.want(|state| {
             state.connections = state.connections.saturating_sub(1);
             if let Some(user_id) = user_id {
-                state.leave(user_id, 1);
+                state.leave(user_id);
             }
         })
     }
@@ -349,23 +360,23 @@ impl Held {
         let changed = mem::take(&mut state.changed);
         state.is_dirty = false;
         state.is_asking = true;
-        let (mut enter, mut leave) = (Vec::new(), Vec::new());
-        let told: Vec<UserId> = if full {
-            state.users.keys().cloned().collect()
+        let told: Vec<(UserId, Change)> = if full {
+            let users = state.users.keys();
+            users.map(|user_id| (user_id.clone(), Change::Enters)).collect()
         } else {
-            changed.into_iter().collect()
+            changed
         };
-        for user_id in &told {
-            match state.users.get(user_id) {
-                Some(user) => enter.push((
-                    user_id.clone(),
-                    user.connections,
-                    !user.is_in,
-                    user.user_info.clone(),
-                )),
-                None => leave.push(user_id.clone()),
-            }
-        }
+        let say = |(user_id, change): &(UserId, Change)| match (change, state.users.get(user_id)) {
+            (Change::Enters, Some(user)) => Said::Enters(
+                user_id.clone(),
+                user.connections,
+                !user.is_in,
+                user.user_info.clone(),
+            ),
+            // Whoever has entered and left since was never in.
+            (Change::Enters, None) | (Change::Leaves, _) => Said::Leaves((user_id.clone(),)),
+        };
+        let users = told.iter().map(say).collect();
         let Nature { kept, is_cache, .. } = self.nature;
         // Exactness where the past counts: what passes between the answer and its place is not to be missed.
         let needs_recent = (kept.size > 0 || is_cache) && !joins.is_empty() && !is_sync;
@@ -382,8 +393,7 @@ impl Held {
             kind: self.nature.kind,
             count: state.connections,
             listen: self.has_topic() && !is_parting,
-            enter,
-            leave,
+            users,
             full,
             limit: self.nature.limit,
             joins: u32::try_from(joins.len()).unwrap_or(u32::MAX),
@@ -405,7 +415,7 @@ impl Held {
         let asked = Asked {
             round: state.round,
             joins,
-            users: told,
+            users: told.into_iter().map(|(user_id, _)| user_id).collect(),
             is_parting,
             is_sync,
         };
@@ -553,16 +563,18 @@ impl Held {
         if state.phase == Phase::Live && !is_known {
             // Redis has begun a new count: what we have heard does not join on to it.
             state.wait_again(asked.joins);
-            return state.resync();
+            state.resync();
+            return state.outcome();
         }
         let joins = self.refuse(state, &asked, &done);
         let answers = self.prepare(joins, &done);
         if asked.is_parting {
             state.take_back(answers);
-            if !state.is_idle() {
-                return state.resync();
+            if state.is_idle() {
+                state.phase = Phase::Unsubscribing;
+            } else {
+                state.resync();
             }
-            state.phase = Phase::Unsubscribing;
             return state.outcome();
         }
         if asked.is_sync && state.phase == Phase::Syncing {
@@ -595,14 +607,14 @@ impl Held {
         for (waiting, refusal) in &judged {
             if let (Some(user_id), Some(_)) = (&waiting.user_id, refusal) {
                 state.connections = state.connections.saturating_sub(1);
-                state.leave(user_id, 1);
+                state.leave(user_id);
                 state.idle_since_s = state.is_idle().then(clock::monotonic_seconds);
             }
         }
         // Who came after the question and is of a refused user has to ask for itself.
         for user_id in &done.refused {
             if state.users.contains_key(user_id) {
-                state.changed.insert(user_id.clone());
+                state.changed.push((user_id.clone(), Change::Enters));
                 state.is_dirty = true;
             }
         }
@@ -633,6 +645,7 @@ impl Held {
                     refusal,
                     cache,
                     recovery,
+                    count: None,
                 }
             })
             .collect()
@@ -816,7 +829,10 @@ impl Held {
                 self.announce(&Announcement::MemberRemoved(user_id), node);
             }
             Body::Count(count) if self.thing.kind == Kind::User => self.see(state, *count > 0, node),
-            Body::Count(count) => self.announce(&Announcement::SubscriptionCount(*count), node),
+            Body::Count(count) => {
+                state.count = Some((message.position.serial, *count));
+                self.announce(&Announcement::SubscriptionCount(*count), node);
+            }
         }
         Ok(())
     }
@@ -831,7 +847,9 @@ impl Held {
         {
             if let Some((serial, mut answers)) = state.answers.pop_front() {
                 let recent = state.recent.as_deref().unwrap_or_default();
+                let count = state.count.filter(|(at, _)| *at > serial).map(|(_, count)| count);
                 for answer in &mut answers {
+                    answer.count = count;
                     self.bring_up_to_date(answer, recent, serial, position);
                 }
                 self.place(state, answers, node);
@@ -892,6 +910,7 @@ impl Held {
                     cache: answer.cache,
                     user_id: answer.waiting.user_id,
                     recovery: answer.recovery,
+                    count: answer.count,
                 }),
             };
             node.joined(answer.waiting.connection, key, &self.app, joined);
@@ -963,12 +982,11 @@ impl State {
     }
 
     /// What was heard does not join on: asks how things stand, and lets what is heard wait.
-    fn resync(&mut self) -> Outcome {
+    fn resync(&mut self) {
         self.phase = Phase::Syncing;
         self.is_dirty = true;
         self.is_full = true;
         self.recent = None;
-        self.outcome()
     }
 
     fn buffer(&mut self, message: Message) {
@@ -988,23 +1006,29 @@ impl State {
     }
 
     fn enter(&mut self, user_id: &UserId, user_info: Option<Box<str>>) {
-        let user = self.users.entry(user_id.clone()).or_insert_with(|| LocalUser {
-            connections: 0,
+        if let Some(user) = self.users.get_mut(user_id) {
+            user.connections += 1;
+            return;
+        }
+        let user = LocalUser {
+            connections: 1,
             user_info: user_info.unwrap_or_else(|| "{}".into()),
             is_in: false,
-        });
-        user.connections += 1;
-        if !user.is_in {
-            self.changed.insert(user_id.clone());
-        }
+        };
+        self.users.insert(user_id.clone(), user);
+        self.changed.push((user_id.clone(), Change::Enters));
     }
 
-    fn leave(&mut self, user_id: &UserId, connections: u32) {
-        if let Some(user) = self.users.get_mut(user_id) {
-            user.connections = user.connections.saturating_sub(connections);
-            if user.connections == 0 {
-                self.users.remove(user_id);
-                self.changed.insert(user_id.clone());
+    fn leave(&mut self, user_id: &UserId) {
+        let Some(user) = self.users.get_mut(user_id) else {
+            return;
+        };
+        user.connections -= 1;
+        if user.connections == 0 {
+            let was_in = user.is_in;
+            self.users.remove(user_id);
+            if was_in {
+                self.changed.push((user_id.clone(), Change::Leaves));
             }
         }
     }
@@ -1046,8 +1070,7 @@ pub(super) fn reaped(
         kind: nature.kind,
         count: 0,
         listen: false,
-        enter: Vec::new(),
-        leave: Vec::new(),
+        users: Vec::new(),
         full: false,
         limit: nature.limit,
         joins: 0,

@@ -23,9 +23,7 @@ pub(super) struct Hold {
     pub(super) kind: &'static str,
     pub(super) count: u32,
     pub(super) listen: bool,
-    /// User, connections, whether it is new, `user_info`.
-    pub(super) enter: Vec<(UserId, u32, bool, Box<str>)>,
-    pub(super) leave: Vec<UserId>,
+    pub(super) users: Vec<Said>,
     pub(super) full: bool,
     pub(super) limit: u32,
     pub(super) joins: u32,
@@ -43,6 +41,15 @@ pub(super) struct Hold {
     pub(super) list: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reap: Option<u32>,
+}
+
+/// What is said of a user. The script tells the two by their length.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Said {
+    /// Connections of this node, whether the user is new there, and its `user_info`.
+    Enters(UserId, u32, bool, Box<str>),
+    Leaves((UserId,)),
 }
 
 /// What is kept of a channel's past; size 0: nothing.

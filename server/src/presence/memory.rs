@@ -236,6 +236,7 @@ impl Presence for MemoryPresence {
                 cache: self.cache(&join, channel),
                 user_id,
                 recovery: Self::recovery(&join, channel),
+                count: None,
             }
         });
         // A refused join cannot be the first: somebody else fills the channel.

@@ -66,6 +66,8 @@ pub struct Joined {
     pub user_id: Option<UserId>,
     /// On a channel with history, or if the joiner asked for its past.
     pub recovery: Option<Recovery>,
+    /// The number of subscribers, where it was announced so early that the joiner cannot have heard it.
+    pub count: Option<u32>,
 }
 
 /// The past that a joiner gets, between its confirmation and the first live event.

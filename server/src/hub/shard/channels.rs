@@ -219,6 +219,12 @@ impl Shard {
                 );
             }
         }
+        if let Some(count) = joined.count {
+            self.append(
+                to.slot,
+                outgoing::subscription_count(name.as_str(), u64::from(count)),
+            );
+        }
         let members = &mut self.channels[index as usize].members;
         let position = u32::try_from(members.len()).unwrap_or(PENDING);
         if members.capacity() == 0 {

@@ -19,8 +19,8 @@
 --         publish (PUBLISH or SPUBLISH), topic: where changes are announced; no topic: nowhere
 --         kind: "channel", "own" (a user's own channel: not listed, nobody is told), "user" or "quota"
 --         count: connections of this node, listen: whether it stays subscribed
---         enter: list of [user, connections, is_new, info], leave: list of users
---         full: it holds no users but those in `enter`
+--         users: those who came and went, in order: [user, connections, is_new, info] enters, [user] leaves
+--         full: it holds no users but those that enter
 --         limit: of distinct users, or of connections for a quota; 0: none
 --         joins: how many connections wait for the answer
 --         counted, above, every_us: whether and how often subscribers are told their number
@@ -134,7 +134,7 @@ if a.reap then
   end
 elseif a.full then
   local wanted = {}
-  for _, entry in ipairs(a.enter) do
+  for _, entry in ipairs(a.users) do
     wanted[entry[1]] = true
   end
   for _, user in ipairs(redis.call('SMEMBERS', held)) do
@@ -143,11 +143,12 @@ elseif a.full then
     end
   end
 end
-for _, user in ipairs(a.leave) do
-  leave(user)
-end
-for _, entry in ipairs(a.enter) do
-  enter(entry[1], entry[2], entry[3], entry[4])
+for _, entry in ipairs(a.users) do
+  if entry[2] then
+    enter(entry[1], entry[2], entry[3], entry[4])
+  else
+    leave(entry[1])
+  end
 end
 
 local is_partial = a.reap and redis.call('EXISTS', held) == 1
