@@ -63,13 +63,13 @@ impl Node {
     /// It has ended or does not become ready; the text is its log.
     pub(crate) fn wait_until_ready(&self) -> Result<(), String> {
         let ready = poll_until(START_DEADLINE, || {
-            let exited = self.process().status().is_some();
-            (exited || self.is_ready()).then_some(!exited)
+            let status = self.process().status();
+            (status.is_some() || self.is_ready()).then_some(status)
         });
-        if ready == Some(true) {
-            Ok(())
-        } else {
-            Err(self.log())
+        match ready {
+            Some(None) => Ok(()),
+            Some(Some(status)) => Err(format!("{}\nit ended: {status}", self.log())),
+            None => Err(self.log()),
         }
     }
 

@@ -69,8 +69,10 @@ async fn after_a_flush_counts_lists_and_the_quota_are_exact() {
     let mut clients = Vec::new();
     for (number, node) in [a, b, a, b, a].into_iter().enumerate() {
         let mut client = Client::connect_to(node, &app).await;
-        client.subscribe("pub").await;
-        client.subscribe(&format!("own-{number}")).await;
+        for channel in ["pub", &format!("own-{number}")] {
+            client.ask(channel, None).await;
+            while client.next().await.name != "pusher_internal:subscription_succeeded" {}
+        }
         clients.push(client);
     }
     redis.ask::<()>("FLUSHALL");

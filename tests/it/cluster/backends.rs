@@ -81,7 +81,7 @@ async fn journey(world: &World) {
     let refusal = Client::try_connect_at(a.address, &app, QUERY).await;
     refusal
         .err()
-        .expect("there is no place")
+        .expect("a 41st is too many")
         .assert_error(Some(4004), "");
     Call::post(&app, "/users/u1/terminate_connections", &json!({}))
         .send_to(a.address)

@@ -53,7 +53,7 @@ async fn a_member_is_removed_on_the_other_node_however_its_connection_ends() {
                 Some(member)
             }
             "oversize" => {
-                let frame = Draft::text("x").claiming(1 << 40);
+                let frame = Draft::text("x".repeat(70_000));
                 member.socket.send_frame(&frame).await;
                 Some(member)
             }

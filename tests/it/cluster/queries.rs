@@ -19,9 +19,9 @@ async fn channels_of_both_nodes_are_listed_by_both() {
     let (a, b) = world.pair();
     let mut on_a = Client::connect_to(a, &app).await;
     let mut on_b = Client::connect_to(b, &app).await;
+    on_a.join("presence-a", "1").await;
     on_a.join("presence-both", "1").await;
     on_b.join("presence-both", "2").await;
-    on_a.join("presence-a", "1").await;
     on_b.subscribe("private-b").await;
     for node in [a, b] {
         assert_eq!(

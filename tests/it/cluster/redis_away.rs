@@ -16,6 +16,9 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// After Redis is back, traffic flows within this time.
 const RETURN: Duration = Duration::from_secs(3);
 
+/// The data of events that were refused. When Redis had taken one and could not say so, it is delivered nevertheless.
+const REFUSED: &str = "refused";
+
 async fn try_publish(node: &Node, app: &App, data: &str) -> Answer {
     let body = json!({ "name": "e", "channels": ["pub"], "data": data });
     Call::post(app, "/events", &body).send_to(node.address).await
@@ -23,7 +26,7 @@ async fn try_publish(node: &Node, app: &App, data: &str) -> Answer {
 
 async fn expect_refusal(node: &Node, app: &App) {
     let start = Instant::now();
-    let answer = try_publish(node, app, "not delivered").await;
+    let answer = try_publish(node, app, REFUSED).await;
     assert!(start.elapsed() < REFUSAL, "answered after {:?}", start.elapsed());
     assert_eq!(answer.status, 503, "{}", answer.text());
     let seconds = answer
@@ -92,7 +95,7 @@ impl Scene {
         }
     }
 
-    /// Within the time given traffic flows both ways, each accepted event heard once by everybody and in order.
+    /// Within the time given traffic flows both ways: what is accepted is heard once by everybody.
     async fn expect_return(&mut self) {
         let start = Instant::now();
         let (a, b) = self.world.pair();
@@ -103,10 +106,16 @@ impl Scene {
             .await;
             assert!(accepted.is_some(), "{data}: still refused");
             for client in &mut self.subscribers {
-                let left = RETURN.saturating_sub(start.elapsed());
-                let event = client.next_within(left).await;
-                let event = event.unwrap_or_else(|| panic!("{data}: accepted and not delivered"));
-                assert_eq!((event.name.as_str(), event.text()), ("e", data), "{}", event.raw);
+                loop {
+                    let left = RETURN.saturating_sub(start.elapsed());
+                    let event = client.next_within(left).await;
+                    let event = event.unwrap_or_else(|| panic!("{data}: accepted and not delivered"));
+                    assert_eq!(event.name, "e", "{}", event.raw);
+                    if event.text() == data {
+                        break;
+                    }
+                    assert_eq!(event.text(), REFUSED, "{}", event.raw);
+                }
             }
         }
         for node in [a, b] {
@@ -255,6 +264,18 @@ async fn no_event_is_accepted_and_lost_while_redis_comes_and_goes() {
         }
         // A refused event may still have reached some; an accepted one reached everybody, once, in its place.
         heard.retain(|data| accepted.contains(data));
-        assert_eq!(heard, accepted);
+        let differs = heard
+            .iter()
+            .zip(&accepted)
+            .position(|(heard, accepted)| heard != accepted);
+        let from = differs.unwrap_or(0);
+        assert!(
+            heard == accepted,
+            "{} accepted, {} heard; from {from}: accepted {:?}, heard {:?}",
+            accepted.len(),
+            heard.len(),
+            &accepted[from..accepted.len().min(from + 9)],
+            &heard[from..heard.len().min(from + 9)],
+        );
     }
 }

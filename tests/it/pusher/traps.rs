@@ -4,7 +4,7 @@ use crate::client::{Client, QUERY, refused};
 use crate::request::{Call, exchange};
 use crate::sign::{channel_auth, md5_hex};
 use crate::websocket::{Seen, Socket};
-use crate::world::{App, World, shared, shared_counting};
+use crate::world::{App, DEADLINE, World, shared, shared_counting};
 use serde_json::json;
 
 #[tokio::test]
@@ -174,10 +174,11 @@ async fn no_live_event_overtakes_the_confirmation() {
         }
     };
     let joining = async {
-        for _ in 0..40 {
+        for round in 0..40 {
             let mut client = Client::connect(world, &app).await;
             client.ask("pub", None).await;
-            let first = client.next().await;
+            let first = client.next_within(DEADLINE).await;
+            let first = first.unwrap_or_else(|| panic!("join {round} is not answered"));
             assert_eq!(
                 first.name, "pusher_internal:subscription_succeeded",
                 "{}",
