@@ -141,6 +141,8 @@ struct State {
     answers: VecDeque<(u64, Vec<Answered>)>,
     position: Option<Position>,
     members: BTreeMap<UserId, MemberFragment>,
+    /// Redis had forgotten who is here, and may not have been told by everybody yet.
+    is_in_doubt: bool,
     /// A user: signed in somewhere. `None`: not known yet.
     is_online: Option<bool>,
     buffer: Vec<Message>,
@@ -212,6 +214,8 @@ pub(super) struct Outcome {
     pub(super) rests: bool,
     /// A message was missing, and is made up for if that can be.
     pub(super) had_gap: bool,
+    /// Redis had forgotten it: after a while it is to be looked at again.
+    pub(super) begins_to_doubt: bool,
 }
 
 impl Held {
@@ -240,6 +244,7 @@ impl Held {
                 answers: VecDeque::new(),
                 position: None,
                 members: BTreeMap::new(),
+                is_in_doubt: false,
                 is_online: None,
                 buffer: Vec::new(),
                 count: None,
@@ -508,6 +513,15 @@ impl Held {
         state.phase != Phase::Gone && state.enqueue()
     }
 
+    /// Time has passed since Redis had forgotten: who has not come back by now is gone.
+    pub(super) fn end_doubt(&self) -> Outcome {
+        let mut state = self.lock();
+        if mem::take(&mut state.is_in_doubt) && state.phase == Phase::Live {
+            state.resync();
+        }
+        state.outcome()
+    }
+
     /// Everything is to be said again: Redis may have forgotten.
     pub(super) fn assert_again(&self) -> bool {
         let mut state = self.lock();
@@ -662,6 +676,9 @@ impl Held {
     ) -> Outcome {
         let before = state.position;
         let buffered = mem::take(&mut state.buffer);
+        // Redis has forgotten, and the other nodes are telling it again what they hold: who is not there yet may come.
+        let begins_to_doubt = before.is_some_and(|before| before.epoch != done.position.epoch)
+            && !mem::replace(&mut state.is_in_doubt, true);
         if let Some(listed) = done.members.take() {
             self.correct_members(state, listed, node);
         }
@@ -711,6 +728,7 @@ impl Held {
         Outcome {
             arrived: mem::take(&mut state.is_awaited),
             had_gap,
+            begins_to_doubt,
             ..state.outcome()
         }
     }
@@ -718,13 +736,14 @@ impl Held {
     /// Tells those who are in who came and went unheard.
     fn correct_members(&self, state: &mut State, listed: Vec<(UserId, String)>, node: &dyn Node) {
         let listed: BTreeMap<UserId, String> = listed.into_iter().collect();
+        let is_in_doubt = state.is_in_doubt;
         let gone: Vec<UserId> = state
             .members
             .keys()
             .filter(|id| !listed.contains_key(*id))
             .cloned()
             .collect();
-        for user_id in gone {
+        for user_id in gone.into_iter().filter(|_| !is_in_doubt) {
             state.members.remove(&user_id);
             self.announce(&Announcement::MemberRemoved(&user_id), node);
         }
@@ -759,6 +778,7 @@ impl Held {
 
     /// Somebody's user is here or gone.
     fn see(&self, state: &mut State, is_online: bool, node: &dyn Node) {
+        let is_online = is_online || (state.is_in_doubt && state.is_online == Some(true));
         let was = state.is_online.replace(is_online);
         for watcher in &state.watchers {
             match was {
@@ -821,12 +841,15 @@ impl Held {
             }
             Body::Added { user_id, user_info } => {
                 let member = MemberFragment::new(user_id.clone(), Some(user_info));
-                self.announce(&Announcement::MemberAdded(&member), node);
-                state.members.insert(user_id.clone(), member);
+                // Whoever is told of again, because Redis had forgotten, was there all the time.
+                if state.members.insert(user_id.clone(), member.clone()).is_none() {
+                    self.announce(&Announcement::MemberAdded(&member), node);
+                }
             }
             Body::Removed { user_id } => {
-                state.members.remove(user_id);
-                self.announce(&Announcement::MemberRemoved(user_id), node);
+                if state.members.remove(user_id).is_some() {
+                    self.announce(&Announcement::MemberRemoved(user_id), node);
+                }
             }
             Body::Count(count) if self.thing.kind == Kind::User => self.see(state, *count > 0, node),
             Body::Count(count) => {
@@ -999,6 +1022,7 @@ impl State {
     fn forget(&mut self) {
         self.position = None;
         self.members.clear();
+        self.is_in_doubt = false;
         self.is_online = None;
         self.buffer.clear();
         self.is_dirty = true;

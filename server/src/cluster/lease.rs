@@ -1,5 +1,7 @@
 //! The node's lease, and whatever else has to be done every now and then.
 
+use std::sync::atomic::Ordering;
+
 use redis::{RedisError, Value, from_redis_value};
 use tokio::time::{Duration, Instant, MissedTickBehavior, interval};
 
@@ -10,7 +12,6 @@ use super::request::number;
 use super::{Cluster, lock, millis};
 use crate::clock;
 use crate::storage::redis::scripts::LEASE;
-use std::sync::atomic::Ordering;
 
 /// How often those that nobody wants are looked at.
 const TICK: Duration = Duration::from_millis(250);
@@ -34,6 +35,7 @@ impl Cluster {
         loop {
             ticks.tick().await;
             self.let_go();
+            self.end_doubts();
             if renewed.elapsed() >= self.section.lease_refresh {
                 renewed = Instant::now();
                 self.renew(link).await?;
@@ -94,6 +96,21 @@ impl Cluster {
         let mut command = redis::cmd("ZREM");
         command.arg(self.names.leases()).arg(self.id.load().as_str());
         link.holding.call(&command).await.map(|_| ())
+    }
+
+    /// Looks again at what Redis had forgotten, now that everybody has had time to tell it.
+    fn end_doubts(&self) {
+        let now = Instant::now();
+        let due: Vec<_> = {
+            let mut doubtful = lock(&self.doubtful);
+            let is_due = |(until, _): &(Instant, _)| *until <= now;
+            let count = doubtful.iter().take_while(|entry| is_due(entry)).count();
+            doubtful.drain(..count).collect()
+        };
+        for (_, held) in due {
+            let outcome = held.end_doubt();
+            self.act(&held, outcome);
+        }
     }
 
     /// Lets go of what nobody has wanted for a while.

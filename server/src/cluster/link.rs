@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// When Redis has lost everything, the nodes come back one by one: so long none of them publishes, lest it publish to
 /// others who are not there yet. Longer than the longest pause.
-const GRACE: Duration = Duration::from_millis(1000);
+pub(super) const GRACE: Duration = Duration::from_millis(1000);
 
 /// How long what all nodes are told is kept for those that are cut off.
 const CONTROL_KEPT_MS: u64 = 600_000;

@@ -35,6 +35,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use dunlin_protocol::names::{ChannelName, UserId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::answer::{Answer, Unavailable};
 use crate::apps::{App, Apps};
@@ -93,6 +94,8 @@ pub struct Cluster {
     queued: Notify,
     /// Those that nobody wants, to be let go of.
     idle: Mutex<VecDeque<Arc<Held>>>,
+    /// Those that Redis had forgotten, and until when the other nodes may tell it of them again.
+    doubtful: Mutex<VecDeque<(Instant, Arc<Held>)>>,
     /// Held when the connection came back and not live yet.
     awaited: AtomicUsize,
     arrived: Notify,
@@ -156,6 +159,7 @@ impl Cluster {
             queue: Mutex::default(),
             queued: Notify::new(),
             idle: Mutex::default(),
+            doubtful: Mutex::default(),
             awaited: AtomicUsize::new(0),
             arrived: Notify::new(),
             restarted: Notify::new(),
@@ -211,6 +215,10 @@ impl Cluster {
         }
         if outcome.had_gap {
             self.counters.gaps.fetch_add(1, Ordering::Relaxed);
+        }
+        if outcome.begins_to_doubt {
+            let until = Instant::now() + self.section.lease_refresh + link::GRACE * 2;
+            lock(&self.doubtful).push_back((until, Arc::clone(held)));
         }
         if outcome.rests {
             lock(&self.idle).push_back(Arc::clone(held));
