@@ -1,5 +1,6 @@
 //! What a scenario found: promises with what was measured, and figures.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::process::Command;
 use std::time::Duration;
@@ -28,7 +29,7 @@ impl Report {
         self.equal(what, 0, count);
     }
 
-    pub(crate) fn equal<T: Display + PartialEq>(
+    pub(crate) fn equal<T: Copy + Display + PartialEq>(
         &mut self,
         what: impl Into<String>,
         expected: T,
@@ -52,7 +53,7 @@ impl Report {
         });
     }
 
-    pub(crate) fn at_most<T: Display + PartialOrd>(
+    pub(crate) fn at_most<T: Copy + Display + PartialOrd>(
         &mut self,
         what: impl Into<String>,
         limit: T,
@@ -67,7 +68,7 @@ impl Report {
     }
 
     /// A premise of the scenario: without so much of it, its promises would hold of nothing.
-    pub(crate) fn at_least<T: Display + PartialOrd>(
+    pub(crate) fn at_least<T: Copy + Display + PartialOrd>(
         &mut self,
         what: impl Into<String>,
         limit: T,
@@ -180,6 +181,16 @@ pub(crate) fn shown(time: Duration) -> String {
         seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
         seconds => format!("{:.1} ms", seconds * 1000.0),
     }
+}
+
+/// How often each of these occurs.
+pub(crate) fn tally(items: impl IntoIterator<Item = String>) -> String {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for item in items {
+        *counts.entry(item).or_default() += 1;
+    }
+    let shown = counts.iter().map(|(item, count)| format!("{count} × {item}"));
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn first_line(program: &str, args: &[&str]) -> String {

@@ -58,13 +58,12 @@ impl Connection {
     }
 
     async fn try_exchange(&mut self, request: &[u8]) -> Result<Answer> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => {
-                let stream = TcpStream::connect(self.address).await.context("cannot connect")?;
-                stream.set_nodelay(true)?;
-                stream
-            }
+        let mut stream = if let Some(stream) = self.stream.take() {
+            stream
+        } else {
+            let stream = TcpStream::connect(self.address).await.context("cannot connect")?;
+            stream.set_nodelay(true)?;
+            stream
         };
         stream.write_all(request).await.context("cannot send")?;
         self.received.clear();
@@ -171,5 +170,13 @@ impl Api {
         let mut ids = ids.collect::<Option<Vec<_>>>().context("a user without id")?;
         ids.sort_unstable();
         Ok(ids)
+    }
+
+    /// The sequence numbers of the events in a channel's history, the oldest first.
+    ///
+    /// # Errors
+    /// As [`Api::read`].
+    pub(crate) async fn history(&mut self, channel: &str) -> Result<Vec<u32>> {
+        bail!("no history of {channel} yet")
     }
 }

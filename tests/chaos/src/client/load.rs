@@ -1,7 +1,6 @@
 //! Publishes at a fixed rate, whatever the servers do, with a book of every answer.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::http::Api;
+use crate::report;
 
 /// Requests under way at most: five seconds' worth of any rate that is used here. Past it, publishing waits.
 const IN_FLIGHT: usize = 2_500;
@@ -29,7 +29,7 @@ pub(crate) struct Outcome {
     pub(crate) answered: Instant,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Accepted,
     /// 503 that says when to try again.
@@ -74,11 +74,6 @@ impl Load {
             stop,
             task: spawn_local(course.run(rate)),
         }
-    }
-
-    /// How many were answered so far.
-    pub(crate) fn answered(&self) -> usize {
-        self.outcomes.borrow().len()
     }
 
     /// Sends no more, waits for every answer, and returns the book in the order of the sequence.
@@ -152,15 +147,10 @@ impl Course {
 
 /// How often each verdict was given, for people.
 pub(crate) fn tally(outcomes: &[Outcome]) -> String {
-    let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
-    for outcome in outcomes {
-        *counts.entry(outcome.verdict).or_default() += 1;
-    }
-    let shown = counts.iter().map(|(verdict, count)| match verdict {
-        Verdict::Accepted => format!("{count} × 200"),
-        Verdict::TryLater => format!("{count} × 503 with Retry-After"),
-        Verdict::Status(status) => format!("{count} × {status}"),
-        Verdict::NoAnswer => format!("{count} without an answer"),
-    });
-    shown.collect::<Vec<_>>().join(", ")
+    report::tally(outcomes.iter().map(|outcome| match outcome.verdict {
+        Verdict::Accepted => "200".to_owned(),
+        Verdict::TryLater => "503 with Retry-After".to_owned(),
+        Verdict::Status(status) => status.to_string(),
+        Verdict::NoAnswer => "no answer".to_owned(),
+    }))
 }

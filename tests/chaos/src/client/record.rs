@@ -109,13 +109,11 @@ impl Record {
             }
             return Duty::None;
         }
-        match serde_json::from_slice(message) {
-            Ok(Value::Object(fields)) => self.enter_system(message, &fields),
-            _ => {
-                self.odd(message);
-                Duty::None
-            }
+        if let Ok(Value::Object(fields)) = serde_json::from_slice(message) {
+            return self.enter_system(message, &fields);
         }
+        self.odd(message);
+        Duty::None
     }
 
     fn enter_system(&mut self, message: &[u8], fields: &serde_json::Map<String, Value>) -> Duty {

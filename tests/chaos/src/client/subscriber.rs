@@ -13,6 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::record::{ChannelRecord, Duty, Record};
 use super::socket::{End, Socket};
+use crate::report;
 use crate::wait::until;
 
 /// How long pusher-js waits before it comes back, unless a code of 4200 to 4299 tells it to come at once.
@@ -121,22 +122,17 @@ impl Subscriber {
 /// # Errors
 /// Some are not in time.
 pub(crate) async fn seated(subscribers: &[Subscriber]) -> Result<Duration> {
-    match until(SEATING, || subscribers.iter().all(Subscriber::is_seated)).await {
-        Some(took) => Ok(took),
-        None => {
-            let missing: Vec<_> = subscribers.iter().filter(|one| !one.is_seated()).collect();
-            let ends: Vec<End> = missing
-                .iter()
-                .flat_map(|one| one.record().ends.last().map(|(_, end)| *end))
-                .take(5)
-                .collect();
-            bail!(
-                "{} of {} subscribers are not subscribed after {SEATING:?}; their connections ended with {ends:?}",
-                missing.len(),
-                subscribers.len()
-            )
-        }
+    if let Some(took) = until(SEATING, || subscribers.iter().all(Subscriber::is_seated)).await {
+        return Ok(took);
     }
+    let missing: Vec<_> = subscribers.iter().filter(|one| !one.is_seated()).collect();
+    let last_end = |one: &&Subscriber| one.record().ends.last().map(|(_, end)| end.to_string());
+    bail!(
+        "{} of {} subscribers are not subscribed after {SEATING:?}; their connections ended with: {}",
+        missing.len(),
+        subscribers.len(),
+        report::tally(missing.iter().filter_map(last_end))
+    )
 }
 
 struct Visits {

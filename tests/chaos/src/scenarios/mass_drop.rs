@@ -20,7 +20,7 @@ use crate::wait::{last, until};
 const CROWD: usize = 10_000;
 /// Of the crowd in one presence channel, each a user of its own.
 const ROOM: usize = 20;
-const SEATING: Duration = Duration::from_secs(120);
+const SEATING: Duration = Duration::from_mins(2);
 const NEWCOMERS_PER_SECOND: u32 = 50;
 const PATIENCE: Duration = Duration::from_secs(20);
 const BOUND: Duration = Duration::from_millis(500);
@@ -104,7 +104,7 @@ pub(crate) async fn crowd(target: Target, say: impl FnOnce(&str)) -> Result<()> 
         let visitor = Visitor::at(node.addr).on_as(&room, &format!("user-{number}"));
         subscribers.push(visitor.on("crowd").start(&target));
         // Few enough at a time for any listen queue.
-        if subscribers.len() % 200 == 0 {
+        if subscribers.len().is_multiple_of(200) {
             seated(&subscribers[subscribers.len() - 200..]).await?;
         }
     }

@@ -1,7 +1,15 @@
 //! The scenarios by name.
 
+mod churn;
 mod delivery;
+mod flushall;
+mod history;
 mod mass_drop;
+mod node_kill;
+mod node_pause;
+mod partition;
+mod redis_down;
+mod rolling_restart;
 mod silent_peer;
 
 use std::path::PathBuf;
@@ -57,13 +65,50 @@ pub(crate) struct Scenario {
     pub(crate) play: for<'a> fn(&'a Context) -> Playing<'a>,
 }
 
-/// All of them, the shortest first.
+/// All of them.
 pub(crate) const CATALOGUE: &[Scenario] = &[
     Scenario {
         name: "delivery",
         about: "100,000 messages of several publishers reach 100 subscribers on two nodes: once each, in order.",
         works_alone: true,
         play: |context| Box::pin(delivery::play(context)),
+    },
+    Scenario {
+        name: "redis-down",
+        about: "Redis is away for 10 s under 500 publishes a second: stopped, killed, killed and empty.",
+        works_alone: false,
+        play: |context| Box::pin(redis_down::play(context)),
+    },
+    Scenario {
+        name: "history",
+        about: "Redis and the nodes are killed in turn, 20 times: what was acknowledged is in the history, and every gap \
+                is made up for or told.",
+        works_alone: false,
+        play: |context| Box::pin(history::play(context)),
+    },
+    Scenario {
+        name: "flushall",
+        about: "Redis loses everything, by FLUSHALL and by a crash without a copy on disk.",
+        works_alone: false,
+        play: |context| Box::pin(flushall::play(context)),
+    },
+    Scenario {
+        name: "node-kill",
+        about: "A node is killed with 1,000 members of a channel that is watched from the other.",
+        works_alone: false,
+        play: |context| Box::pin(node_kill::play(context)),
+    },
+    Scenario {
+        name: "node-pause",
+        about: "A node stops executing for 20 s with all its connections open, and goes on.",
+        works_alone: false,
+        play: |context| Box::pin(node_pause::play(context)),
+    },
+    Scenario {
+        name: "partition",
+        about: "One of two nodes is cut off from Redis for 30 s while members come and go.",
+        works_alone: false,
+        play: |context| Box::pin(partition::play(context)),
     },
     Scenario {
         name: "silent-peer",
@@ -76,5 +121,17 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         about: "10,000 sockets drop at the same moment, and newcomers notice nothing.",
         works_alone: true,
         play: |context| Box::pin(mass_drop::play(context)),
+    },
+    Scenario {
+        name: "rolling-restart",
+        about: "Two nodes behind nginx are restarted in turn under 2,000 connections and 500 publishes a second.",
+        works_alone: false,
+        play: |context| Box::pin(rolling_restart::play(context)),
+    },
+    Scenario {
+        name: "churn",
+        about: "20 visitors a second come and go for ten minutes, and leave nothing in Redis.",
+        works_alone: false,
+        play: |context| Box::pin(churn::play(context)),
     },
 ];

@@ -1,5 +1,6 @@
 //! A redis-server of our own: paused, killed, brought back with its data or without.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -143,14 +144,6 @@ impl Redis {
         T::from_redis_value(answer).map_err(|error| anyhow::anyhow!("{words:?}: {error}"))
     }
 
-    /// How many keys there are.
-    ///
-    /// # Errors
-    /// As [`Redis::ask`].
-    pub(crate) fn keys(&self) -> Result<u64> {
-        self.ask(&["DBSIZE"])
-    }
-
     /// How many channels somebody is subscribed to, sharded ones included.
     ///
     /// # Errors
@@ -159,5 +152,61 @@ impl Redis {
         let plain: Vec<String> = self.ask(&["PUBSUB", "CHANNELS"])?;
         let sharded: Vec<String> = self.ask(&["PUBSUB", "SHARDCHANNELS"])?;
         Ok(plain.len() + sharded.len())
+    }
+}
+
+/// What a customer is to be told, as it stands in the outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) channel: String,
+    pub(crate) event: String,
+    /// Of events about a member.
+    pub(crate) user: Option<String>,
+}
+
+impl Redis {
+    /// The names of all keys.
+    ///
+    /// # Errors
+    /// As [`Redis::ask`].
+    pub(crate) fn names(&self) -> Result<Vec<String>> {
+        self.ask(&["KEYS", "*"])
+    }
+
+    /// How often customers are to be told this event about each user of a channel.
+    ///
+    /// # Errors
+    /// As [`Redis::ask`].
+    pub(crate) fn told(&self, channel: &str, event: &str) -> Result<BTreeMap<String, u32>> {
+        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
+        for entry in self.outbox()? {
+            if entry.event == event && entry.channel == channel {
+                *counts.entry(entry.user.unwrap_or_default()).or_default() += 1;
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Everything in the outboxes of all partitions; in order only within a channel.
+    ///
+    /// # Errors
+    /// As [`Redis::ask`].
+    pub(crate) fn outbox(&self) -> Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for name in self.names()?.iter().filter(|name| name.ends_with("}:outbox")) {
+            let stream: Vec<(String, Vec<String>)> = self.ask(&["XRANGE", name, "-", "+"])?;
+            for (_, fields) in stream {
+                let field = |wanted: &str| {
+                    let pair = fields.chunks_exact(2).find(|pair| pair[0] == wanted);
+                    pair.map(|pair| pair[1].clone())
+                };
+                entries.push(Entry {
+                    channel: field("channel").unwrap_or_default(),
+                    event: field("event").unwrap_or_default(),
+                    user: field("user"),
+                });
+            }
+        }
+        Ok(entries)
     }
 }
