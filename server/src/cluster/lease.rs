@@ -9,6 +9,7 @@ use super::held::LetGo;
 use super::link::Link;
 use super::pump::not_understood;
 use super::request::number;
+use super::table::STRIPES;
 use super::{Cluster, lock, millis};
 use crate::clock;
 use crate::storage::redis::scripts::LEASE;
@@ -40,7 +41,7 @@ impl Cluster {
                 renewed = Instant::now();
                 self.renew(link).await?;
             }
-            let pause = self.section.resync_interval / u32::try_from(self.table.parts()).unwrap_or(1);
+            let pause = self.section.resync_interval / u32::try_from(STRIPES).unwrap_or(1);
             while asserted.elapsed() >= pause {
                 asserted += pause;
                 for held in self.table.part(part) {

@@ -24,7 +24,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// When Redis has lost everything, the nodes come back one by one: so long none of them publishes, lest it publish to
 /// others who are not there yet. Longer than the longest pause.
-pub(super) const GRACE: Duration = Duration::from_millis(1000);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// How long what all nodes are told is kept for those that are cut off.
 const CONTROL_KEPT_MS: u64 = 600_000;
@@ -118,7 +118,10 @@ impl Cluster {
         let time = self.section.command_timeout;
         let pushes = {
             let (cluster, lost) = (Arc::downgrade(self), Arc::clone(&lost));
-            move |push| heard(&cluster, &lost, push)
+            move |push: PushInfo| {
+                heard(&cluster, &lost, &push);
+                Ok::<(), SendError>(())
+            }
         };
         let (holding, publishing, subscriber) = tokio::try_join!(
             self.target.connect(time, None::<NoPushes>),
@@ -328,7 +331,7 @@ impl Cluster {
 
 /// A push of the connection that subscribes. Called on its task, in the order in which Redis has sent; what it does is
 /// short and waits for nothing, so there is no queue: when the node is busy, Redis waits.
-fn heard(cluster: &Weak<Cluster>, lost: &Lost, push: PushInfo) -> Result<(), SendError> {
+fn heard(cluster: &Weak<Cluster>, lost: &Lost, push: &PushInfo) {
     match push.kind {
         PushKind::Message | PushKind::SMessage => {
             if let [Value::BulkString(topic), Value::BulkString(payload)] = &push.data[..]
@@ -341,7 +344,6 @@ fn heard(cluster: &Weak<Cluster>, lost: &Lost, push: PushInfo) -> Result<(), Sen
         PushKind::Disconnection => lost.raise(),
         _ => {}
     }
-    Ok(())
 }
 
 /// Of two ids of a stream.

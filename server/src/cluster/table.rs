@@ -8,13 +8,15 @@ use super::held::Held;
 use super::lock;
 
 /// A power of two.
-const STRIPES: usize = 64;
+pub(super) const STRIPES: usize = 64;
 
 /// Looked at once per message. A stripe's lock is held for a look-up only.
 pub(super) struct Table {
     hasher: RandomState,
-    stripes: Box<[Mutex<HashMap<Topic, Arc<Held>>>]>,
+    stripes: Box<[Mutex<Stripe>]>,
 }
+
+type Stripe = HashMap<Topic, Arc<Held>>;
 
 /// A topic that can be looked up by its bytes.
 #[derive(PartialEq, Eq, Hash)]
@@ -36,7 +38,7 @@ impl Default for Table {
 }
 
 impl Table {
-    fn stripe(&self, topic: &[u8]) -> &Mutex<HashMap<Topic, Arc<Held>>> {
+    fn stripe(&self, topic: &[u8]) -> &Mutex<Stripe> {
         let hash = usize::try_from(self.hasher.hash_one(topic) >> 40).unwrap_or_default();
         &self.stripes[hash & (STRIPES - 1)]
     }
@@ -74,10 +76,6 @@ impl Table {
     /// A part of everything: stripe by stripe, for what is done to all of them bit by bit.
     pub(super) fn part(&self, number: usize) -> Vec<Arc<Held>> {
         lock(&self.stripes[number % STRIPES]).values().cloned().collect()
-    }
-
-    pub(super) fn parts(&self) -> usize {
-        STRIPES
     }
 
     pub(super) fn all(&self) -> Vec<Arc<Held>> {

@@ -52,7 +52,7 @@ impl Script {
         lane.call(&command).await.map(|_| ())
     }
 
-    fn command(&self, name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
+    fn command(name: &str, script: &str, keys: &[&str], args: &[&[u8]]) -> Cmd {
         let mut command = redis::cmd(name);
         command.arg(script).arg(keys.len()).arg(keys).arg(args);
         command
@@ -64,11 +64,11 @@ impl Script {
     /// Redis says no, or says nothing in time: then it may have run or not.
     pub async fn run(&self, lane: &Lane, keys: &[&str], args: &[&[u8]]) -> Result<Value, RedisError> {
         let answer = lane
-            .call(&self.command("EVALSHA", &self.digest, keys, args))
+            .call(&Self::command("EVALSHA", &self.digest, keys, args))
             .await;
         match answer {
             Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
-                lane.call(&self.command("EVAL", &self.source, keys, args)).await
+                lane.call(&Self::command("EVAL", &self.source, keys, args)).await
             }
             answer => answer,
         }

@@ -1,0 +1,243 @@
+//! What is heard of something held: messages in their order, and how things stand when some were missed.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::mem;
+use std::sync::Arc;
+
+use dunlin_protocol::names::UserId;
+use dunlin_protocol::position::Position;
+use dunlin_protocol::pusher::outgoing::MemberFragment;
+
+use super::answers::Answered;
+use super::{Held, MAX_BUFFERED, Outcome, Phase, State};
+use crate::broker::{Origin, Overloaded, Publication};
+use crate::cluster::Node;
+use crate::cluster::message::{Body, Event, Message};
+use crate::cluster::request::Done;
+use crate::presence::Announcement;
+use crate::storage::memory::PastEvent;
+use crate::storage::redis::names::Kind;
+
+impl Held {
+    /// A message of the topic.
+    pub(in crate::cluster) fn heard(&self, message: Message, node: &dyn Node) -> Outcome {
+        let mut state = self.lock();
+        match state.phase {
+            Phase::Subscribing | Phase::Syncing => state.buffer(message),
+            Phase::Live => self.hear_in_order(&mut state, message, node),
+            Phase::Cold | Phase::Parting | Phase::Unsubscribing | Phase::Gone => {}
+        }
+        state.outcome()
+    }
+
+    pub(super) fn hear_in_order(&self, state: &mut State, message: Message, node: &dyn Node) {
+        if state.phase != Phase::Live {
+            return state.buffer(message);
+        }
+        let Some(position) = state.position else { return };
+        let next = Position {
+            serial: position.serial + 1,
+            ..position
+        };
+        if message.position == next {
+            if self.happen(state, &message, node).is_err() {
+                // No room now. It waits, with all that follow, for the time of a question and its answer.
+                state.resync();
+                return state.buffer(message);
+            }
+            state.position = Some(next);
+            self.release(state, node);
+        } else if message.position.serial == 0 {
+            // Redis has forgotten the channel; this event is real all the same, and has no place.
+            self.happen(state, &message, node).ok();
+            state.resync();
+        } else if is_after(message.position, position) {
+            state.resync();
+            state.buffer(message);
+        }
+    }
+
+    pub(super) fn happen(
+        &self,
+        state: &mut State,
+        message: &Message,
+        node: &dyn Node,
+    ) -> Result<(), Overloaded> {
+        match &message.body {
+            Body::Event(event) => {
+                self.deliver(event, message.position, node)?;
+                if let Some(recent) = &mut state.recent {
+                    recent.push((message.position.serial, Arc::clone(event)));
+                    if recent.len() > MAX_BUFFERED {
+                        recent.remove(0);
+                    }
+                }
+            }
+            Body::Added { user_id, user_info } => {
+                let member = MemberFragment::new(user_id.clone(), Some(user_info));
+                // Whoever is told of again, because Redis had forgotten, was there all the time.
+                if state.members.insert(user_id.clone(), member.clone()).is_none() {
+                    self.announce(&Announcement::MemberAdded(&member), node);
+                }
+            }
+            Body::Removed { user_id } => {
+                if state.members.remove(user_id).is_some() {
+                    self.announce(&Announcement::MemberRemoved(user_id), node);
+                }
+            }
+            Body::Count(count) if self.thing.kind == Kind::User => state.see(*count > 0, node),
+            Body::Count(count) => {
+                state.count = Some((message.position.serial, *count));
+                self.announce(&Announcement::SubscriptionCount(*count), node);
+            }
+        }
+        Ok(())
+    }
+
+    /// We know how things stand: tells those who are in what they missed, lets in those who waited, and goes on with
+    /// what was heard meanwhile.
+    pub(super) fn go_live(
+        &self,
+        state: &mut State,
+        done: &mut Done,
+        answers: Vec<Answered>,
+        node: &dyn Node,
+    ) -> Outcome {
+        let before = state.position;
+        let buffered = mem::take(&mut state.buffer);
+        // Redis has forgotten, and the other nodes are telling it again what they hold: who is not there yet may come.
+        let begins_to_doubt = before.is_some_and(|before| before.epoch != done.position.epoch)
+            && !mem::replace(&mut state.is_in_doubt, true);
+        if let Some(listed) = done.members.take() {
+            self.correct_members(state, listed, node);
+        }
+        if self.thing.kind == Kind::User {
+            state.see(done.connections > 0, node);
+        }
+        // Events that those who are in have not had: from the history, and from what was heard.
+        let mut missed: BTreeMap<u64, Arc<Event>> = BTreeMap::new();
+        if let Some(before) = before.filter(|before| before.epoch == done.position.epoch) {
+            for past in done.past.range(before.serial + 1..).map(|(_, past)| past) {
+                missed.insert(past.serial, Arc::new(event_of(past)));
+            }
+        }
+        let is_missed = |position: Position| before.is_some_and(|before| is_after(position, before));
+        for message in &buffered {
+            if let Body::Event(event) = &message.body
+                && message.position.serial <= done.position.serial
+                && is_missed(message.position)
+            {
+                missed.insert(message.position.serial, Arc::clone(event));
+            }
+        }
+        let epoch = done.position.epoch;
+        for (serial, event) in missed.range(..=done.position.serial) {
+            // There is no way back from here; what finds no room is counted as lost by the node.
+            self.deliver(
+                event,
+                Position {
+                    epoch,
+                    serial: *serial,
+                },
+                node,
+            )
+            .ok();
+        }
+        state.position = Some(done.position);
+        state.phase = Phase::Live;
+        state.answers.push_back((done.position.serial, answers));
+        for (_, answers) in mem::take(&mut state.answers) {
+            self.place(state, answers, node);
+        }
+        let had_gap = before.is_some_and(|before| before != done.position);
+        for message in buffered {
+            if is_after(message.position, done.position) {
+                self.hear_in_order(state, message, node);
+            }
+        }
+        Outcome {
+            arrived: mem::take(&mut state.is_awaited),
+            had_gap,
+            begins_to_doubt,
+            ..state.outcome()
+        }
+    }
+
+    /// Tells those who are in who came and went unheard.
+    pub(super) fn correct_members(&self, state: &mut State, listed: Vec<(UserId, String)>, node: &dyn Node) {
+        let listed: BTreeMap<UserId, String> = listed.into_iter().collect();
+        let is_in_doubt = state.is_in_doubt;
+        let gone: Vec<UserId> = state
+            .members
+            .keys()
+            .filter(|id| !listed.contains_key(*id))
+            .cloned()
+            .collect();
+        for user_id in gone.into_iter().filter(|_| !is_in_doubt) {
+            state.members.remove(&user_id);
+            self.announce(&Announcement::MemberRemoved(&user_id), node);
+        }
+        for (user_id, info) in listed {
+            if let Entry::Vacant(place) = state.members.entry(user_id) {
+                let member = MemberFragment::new(place.key().clone(), Some(&info));
+                self.announce(&Announcement::MemberAdded(&member), node);
+                place.insert(member);
+            }
+        }
+    }
+
+    pub(super) fn announce(&self, announcement: &Announcement<'_>, node: &dyn Node) {
+        if let Some(key) = &self.key {
+            node.announce(key, announcement);
+        }
+    }
+
+    pub(super) fn deliver(
+        &self,
+        event: &Event,
+        position: Position,
+        node: &dyn Node,
+    ) -> Result<(), Overloaded> {
+        let Some(key) = &self.key else { return Ok(()) };
+        let publication = Publication {
+            channel: key.name(),
+            event: &event.name,
+            data_literal: &event.data_literal,
+            user_id: event.user_id.as_ref(),
+            except: event.except,
+            origin: Origin::Api,
+        };
+        let position = (self.nature.kept.size > 0 && position.serial > 0).then_some(position);
+        node.publication(key.borrowed(), &publication, position)
+    }
+}
+
+impl State {
+    /// Somebody's user is here or gone.
+    pub(super) fn see(&mut self, is_online: bool, node: &dyn Node) {
+        let is_online = is_online || (self.is_in_doubt && self.is_online == Some(true));
+        let was = self.is_online.replace(is_online);
+        for watcher in &self.watchers {
+            match was {
+                Some(was) if was != is_online => watcher.changed(is_online, node),
+                // Who came since has not been told yet.
+                Some(_) | None => watcher.first_seen(is_online, node),
+            }
+        }
+    }
+}
+
+fn is_after(position: Position, other: Position) -> bool {
+    position.epoch != other.epoch || position.serial > other.serial
+}
+
+fn event_of(past: &PastEvent) -> Event {
+    Event {
+        name: Arc::clone(&past.name),
+        data_literal: Arc::clone(&past.data_literal),
+        user_id: past.user_id.clone(),
+        except: None,
+        is_remembered: false,
+    }
+}
