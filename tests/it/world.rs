@@ -26,6 +26,8 @@ pub(crate) struct App {
     pub(crate) secret: String,
     pub(crate) settings: Vec<String>,
     pub(crate) limits: Vec<String>,
+    /// Patterns of the channels that have a history, a default one.
+    pub(crate) histories: Vec<String>,
 }
 
 impl App {
@@ -43,6 +45,7 @@ impl App {
             secret: format!("secret-of-{id}"),
             settings: Vec::new(),
             limits: Vec::new(),
+            histories: Vec::new(),
         }
     }
 
@@ -58,6 +61,12 @@ impl App {
         self
     }
 
+    /// Keeps the last 1,000 events of two minutes on these channels: a name, or the beginning of names and `*`.
+    pub(crate) fn history(mut self, channels: &str) -> Self {
+        self.histories.push(channels.to_owned());
+        self
+    }
+
     /// The path that an API call of this app starts with.
     pub(crate) fn path(&self, rest: &str) -> String {
         format!("/apps/{}{rest}", self.id)
@@ -69,6 +78,11 @@ impl App {
         for line in &self.settings {
             text.push_str(line);
             text.push('\n');
+        }
+        for channels in &self.histories {
+            text.push_str("[[apps.history]]\nchannels = \"");
+            text.push_str(channels);
+            text.push_str("\"\nsize = 1000\nage_s = 120\n");
         }
         if !self.limits.is_empty() {
             text.push_str("[apps.limits]\n");

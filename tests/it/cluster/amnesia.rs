@@ -1,7 +1,7 @@
 //! A Redis that forgets everything is taught again by the nodes: nobody is missing, and nobody is there who is not.
 
 use super::RECOVERY;
-use super::roster::{Watcher, all_list};
+use super::roster::{Watcher, all_agree};
 use crate::client::{Client, QUERY};
 use crate::redis::RedisServer;
 use crate::world::{App, DEADLINE, World, eventually_within};
@@ -39,20 +39,12 @@ async fn after_a_flush_presence_is_that_of_the_live_sockets() {
     let (_, gone) = members.remove(2);
     gone.leave().await;
     let rest = ["both", "here", "on-a", "on-b"];
-    all_list(&[a, b], &app, "presence-a", &rest, RECOVERY).await;
-    for watcher in &mut watchers {
-        watcher.sees(&rest, RECOVERY).await;
-        watcher.expect_quiet().await;
-    }
+    all_agree(&[a, b], &mut watchers, &rest, RECOVERY).await;
     // What was forgotten and learnt again is undone as usual.
     for (_, client) in members {
         client.leave().await;
     }
-    for watcher in &mut watchers {
-        watcher.sees(&["on-a", "on-b"], DEADLINE).await;
-        watcher.expect_quiet().await;
-    }
-    all_list(&[a, b], &app, "presence-a", &["on-a", "on-b"], DEADLINE).await;
+    all_agree(&[a, b], &mut watchers, &["on-a", "on-b"], DEADLINE).await;
 }
 
 #[tokio::test]

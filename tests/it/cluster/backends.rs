@@ -1,7 +1,7 @@
 //! One journey through everything that crosses nodes, on each kind of Redis.
 
 use super::RECOVERY;
-use super::roster::{Watcher, all_list};
+use super::roster::{Watcher, all_agree, all_list};
 use crate::client::{Client, QUERY};
 use crate::redis::{RedisCluster, RedisServer, Sentinel};
 use crate::request::Call;
@@ -156,11 +156,7 @@ async fn a_failover_is_survived_without_a_restart_and_without_a_ghost() {
     .await;
     assert!(accepted.is_some(), "publishes are still refused");
     subscriber.expect_on("pub", "after").await;
-    all_list(&[a, b], &app, "presence-a", &["on-a", "on-b"], RECOVERY).await;
-    for watcher in &mut watchers {
-        watcher.sees(&["on-a", "on-b"], RECOVERY).await;
-        watcher.expect_quiet().await;
-    }
+    all_agree(&[a, b], &mut watchers, &["on-a", "on-b"], RECOVERY).await;
     subscriber.leave().await;
     for watcher in watchers {
         watcher.client.leave().await;
@@ -178,14 +174,13 @@ async fn a_master_of_a_cluster_that_comes_back_with_nothing_is_filled_again() {
     let mut watchers = Vec::new();
     for number in 0..12 {
         let channel = format!("presence-{number}");
-        let on_a = Watcher::join(a, &app, &channel, "on-a").await;
-        let on_b = Watcher::join(b, &app, &channel, "on-b").await;
-        watchers.push((channel, on_a, on_b));
+        watchers.push([
+            Watcher::join(a, &app, &channel, "on-a").await,
+            Watcher::join(b, &app, &channel, "on-b").await,
+        ]);
     }
     cluster.masters[1].ask::<()>("FLUSHALL");
-    for (channel, on_a, on_b) in &mut watchers {
-        all_list(&[a, b], &app, channel, &["on-a", "on-b"], RECOVERY).await;
-        on_a.sees(&["on-a", "on-b"], RECOVERY).await;
-        on_b.sees(&["on-a", "on-b"], RECOVERY).await;
+    for pair in &mut watchers {
+        all_agree(&[a, b], pair, &["on-a", "on-b"], RECOVERY).await;
     }
 }

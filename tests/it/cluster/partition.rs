@@ -1,6 +1,6 @@
 //! A node that Redis cannot reach is not the truth; when it is back, both sides agree.
 
-use super::roster::{Watcher, all_list};
+use super::roster::{Watcher, all_agree, all_list};
 use super::{RECOVERY, SHORT_LEASES};
 use crate::client::Client;
 use crate::proxy::Proxy;
@@ -60,19 +60,12 @@ async fn converges_after(break_wire: impl FnOnce(&Proxy)) {
 
     wire.heal();
     let truth = ["both", "comes-b", "inside", "outside"];
-    outside.sees(&truth, RECOVERY).await;
-    all_list(&[a, b], &app, "presence-a", &truth, RECOVERY).await;
-    // Those on the node that was cut off are told what they missed.
-    inside.sees(&truth, RECOVERY).await;
     let ready = eventually_within(RECOVERY, || async { a.is_ready().then_some(()) }).await;
     assert!(ready.is_some(), "still not ready");
-    outside.expect_quiet().await;
-    inside.expect_quiet().await;
-    for node in [a, b] {
-        node.publish(&app, "presence-a", "marker", "x").await;
-        inside.client.expect_on("presence-a", "marker").await;
-        outside.client.expect_on("presence-a", "marker").await;
-    }
+    // Those on the node that was cut off are told what they missed.
+    let mut watchers = [inside, outside];
+    all_agree(&[a, b], &mut watchers, &truth, RECOVERY).await;
+    all_agree(&[b, a], &mut watchers, &truth, RECOVERY).await;
 }
 
 #[tokio::test]

@@ -2,13 +2,18 @@
 
 use crate::client::{Client, Event};
 use crate::node::Node;
+use crate::request::Call;
 use crate::world::{App, eventually_within};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 pub(super) const ADDED: &str = "pusher_internal:member_added";
 pub(super) const REMOVED: &str = "pusher_internal:member_removed";
+
+/// What events begin with that only mark a place in the channel's order.
+const MARKER: &str = "marker-";
 
 /// A member that folds what it hears. An addition of somebody who is there, or a removal of somebody who is not, fails
 /// the test.
@@ -33,6 +38,10 @@ impl Watcher {
     /// Takes the next event, which must concern the channel's members.
     #[track_caller]
     fn fold(&mut self, event: &Event) {
+        // One whose publish was refused may have come through.
+        if event.name.starts_with(MARKER) {
+            return;
+        }
         assert_eq!(
             event.channel.as_deref(),
             Some(self.channel.as_str()),
@@ -59,6 +68,17 @@ impl Watcher {
             }
         }
         start.elapsed()
+    }
+
+    /// Reads up to an event of this name.
+    async fn reads_up_to(&mut self, marker: &str) {
+        loop {
+            let event = self.client.next().await;
+            if event.name == marker {
+                return;
+            }
+            self.fold(&event);
+        }
     }
 
     /// Insists that there is nothing more to hear for now.
@@ -104,6 +124,40 @@ pub(super) async fn all_list(nodes: &[&Node], app: &App, channel: &str, wanted: 
         }
         panic!("the nodes list the right users and count others");
     }
+}
+
+/// Waits until each of these nodes lists exactly these users (given in order), and this is also what the watchers have
+/// been told when everything that was on its way to them has arrived.
+pub(super) async fn all_agree(nodes: &[&Node], watchers: &mut [Watcher], users: &[&str], limit: Duration) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let (app, channel) = (watchers[0].client.app.clone(), watchers[0].channel.clone());
+    let start = Instant::now();
+    all_list(nodes, &app, &channel, users, limit).await;
+    let mut turn = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        turn.tick().await;
+        // An event that is published now is behind all that led to the list.
+        let marker = format!("{MARKER}{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let event = json!({ "name": marker, "channels": [channel], "data": "x" });
+        let answer = Call::post(&app, "/events", &event)
+            .send_to(nodes[0].address)
+            .await;
+        if answer.status == 200 {
+            for watcher in &mut *watchers {
+                watcher.reads_up_to(&marker).await;
+            }
+            if watchers.iter().all(|watcher| watcher.present.iter().eq(users)) {
+                break;
+            }
+        }
+        let seen: Vec<_> = watchers.iter().map(|watcher| &watcher.present).collect();
+        assert!(
+            start.elapsed() < limit,
+            "after {limit:?} they see {seen:?} instead of {users:?}; a publish was answered {}",
+            answer.status
+        );
+    }
+    all_list(nodes, &app, &channel, users, Duration::from_secs(1)).await;
 }
 
 fn texts(list: &Value) -> impl Iterator<Item = String> {
