@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use dunlin_load::Target;
 use dunlin_load::http::{Event, Signer, head};
-use dunlin_load::payload::Stamp;
+use dunlin_load::payload::{Finder, Stamp};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -177,6 +177,25 @@ impl Api {
     /// # Errors
     /// As [`Api::read`].
     pub(crate) async fn history(&mut self, channel: &str) -> Result<Vec<u32>> {
-        bail!("no history of {channel} yet")
+        let path = format!("/channels/{channel}/history");
+        let mut finder = Finder::default();
+        let (mut sequences, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let mut query = vec![("direction", "forwards"), ("limit", "1000")];
+            query.extend(after.as_deref().map(|after| ("after", after)));
+            let page = self.read(&path, &query).await?;
+            let events = page["events"].as_array().context("a page without events")?;
+            for event in events {
+                let data = event["data"].as_str().context("an event without data")?;
+                let stamp = finder
+                    .find(data.as_bytes())
+                    .context("an event that is not ours")?;
+                sequences.push(stamp.sequence);
+            }
+            match page["next"].as_str() {
+                Some(next) => after = Some(next.to_owned()),
+                None => return Ok(sequences),
+            }
+        }
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct ChannelRecord {
     pub(crate) moves: Vec<Move>,
     /// After the last event, as the server said; only on channels with history.
     pub(crate) position: Option<String>,
+    /// Of the event that is to come next. It counts once that event is here.
+    announced: Option<String>,
     /// The epochs that it was told of, in their order.
     pub(crate) epochs: Vec<String>,
 }
@@ -104,7 +106,10 @@ impl Record {
         if let Some(stamp) = self.finder.find(message) {
             let channel = channel_of(message).and_then(|name| self.channels.get_mut(name));
             match channel {
-                Some(channel) => channel.log.push(Seen::Event(stamp.sequence, Instant::now())),
+                Some(channel) => {
+                    channel.log.push(Seen::Event(stamp.sequence, Instant::now()));
+                    channel.reach_announced();
+                }
                 None => self.odd(message),
             }
             return Duty::None;
@@ -142,6 +147,7 @@ impl Record {
         match event {
             "pusher_internal:subscription_succeeded" => {
                 channel.is_subscribed = true;
+                channel.announced = None;
                 if !channel.log.is_empty() && channel.position.is_none() {
                     channel.log.push(Seen::Broken);
                 }
@@ -163,17 +169,21 @@ impl Record {
                 }
             }
             "pusher_internal:position" => {
-                let position = text("position");
-                channel.note_epoch(position.as_deref());
-                channel.position = position;
+                channel.announced = text("position");
+                if data["skipped"] == Value::Bool(true) {
+                    channel.reach_announced();
+                }
             }
             "pusher_internal:recovered" => {
-                let is_recovered = data["recovered"] == Value::Bool(true);
-                channel.log.push(if is_recovered {
-                    Seen::Recovered
-                } else {
-                    Seen::Broken
-                });
+                match data["recovered"].as_bool() {
+                    Some(true) => channel.log.push(Seen::Recovered),
+                    Some(false) => channel.log.push(Seen::Broken),
+                    // It had not asked: its first time here, or it does not care.
+                    None if channel.log.is_empty() => {}
+                    None => channel.log.push(Seen::Broken),
+                }
+                channel.announced = text("position");
+                channel.reach_announced();
             }
             "pusher_internal:subscription_count" | "pusher:cache_miss" => {}
             _ => self.odd(message),
@@ -187,15 +197,16 @@ impl Record {
 }
 
 impl ChannelRecord {
-    fn note_epoch(&mut self, position: Option<&str>) {
-        let epoch = position
-            .and_then(|text| text.split_once(':'))
-            .map(|(epoch, _)| epoch);
-        if let Some(epoch) = epoch
-            && self.epochs.last().is_none_or(|last| last != epoch)
-        {
+    /// What was announced is here.
+    fn reach_announced(&mut self) {
+        let Some(position) = self.announced.take() else {
+            return;
+        };
+        let epoch = position.split_once(':').map_or("", |(epoch, _)| epoch);
+        if self.epochs.last().is_none_or(|last| last != epoch) {
             self.epochs.push(epoch.to_owned());
         }
+        self.position = Some(position);
     }
 }
 
@@ -203,4 +214,72 @@ impl ChannelRecord {
 fn channel_of(message: &[u8]) -> Option<&str> {
     let rest = after(message, b"\"channel\":\"")?;
     std::str::from_utf8(&rest[..position(rest, b"\"")?]).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dunlin_load::payload::{Stamp, push};
+
+    fn record() -> Record {
+        let mut record = Record::default();
+        record
+            .channels
+            .insert("kept".to_owned(), ChannelRecord::default());
+        record
+    }
+
+    fn event(sequence: u32) -> Vec<u8> {
+        let mut message = br#"{"event":"bench","channel":"kept","data":""#.to_vec();
+        push(&mut message, Stamp { sequence, sent_at: 0 }, 0);
+        message.extend_from_slice(b"\"}");
+        message
+    }
+
+    fn internal(name: &str, data: &str) -> Vec<u8> {
+        let message = serde_json::json!({ "event": format!("pusher_internal:{name}"), "channel": "kept", "data": data });
+        message.to_string().into_bytes()
+    }
+
+    #[test]
+    fn a_position_counts_once_its_event_is_here() {
+        let mut record = record();
+        record.enter(&internal("subscription_succeeded", "{}"));
+        record.enter(&internal("recovered", r#"{"position":"7:1","recovered":null}"#));
+        record.enter(&internal("position", r#"{"position":"7:2"}"#));
+        assert_eq!(record.channels["kept"].position.as_deref(), Some("7:1"));
+        record.enter(&event(5));
+        assert_eq!(record.channels["kept"].position.as_deref(), Some("7:2"));
+        record.enter(&internal("position", r#"{"position":"7:3","skipped":true}"#));
+        assert_eq!(record.channels["kept"].position.as_deref(), Some("7:3"));
+        assert_eq!(record.channels["kept"].sequences().collect::<Vec<_>>(), [5]);
+        assert!(record.oddities.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_recovered_breaks_the_log_and_a_new_epoch_is_noted() {
+        let mut record = record();
+        record.enter(&internal("subscription_succeeded", "{}"));
+        record.enter(&internal("position", r#"{"position":"7:2"}"#));
+        record.enter(&event(5));
+        record.enter(&internal("subscription_succeeded", "{}"));
+        record.enter(&internal("recovered", r#"{"position":"8:1","recovered":false}"#));
+        let channel = &record.channels["kept"];
+        assert_eq!(channel.log.last(), Some(&Seen::Broken));
+        assert_eq!(channel.epochs, ["7", "8"]);
+    }
+
+    #[test]
+    fn a_member_that_comes_twice_or_goes_unseen_is_odd() {
+        let mut record = record();
+        let presence = r#"{"presence":{"ids":["a"],"hash":{},"count":1}}"#;
+        record.enter(&internal("subscription_succeeded", presence));
+        record.enter(&internal("member_added", r#"{"user_id":"b"}"#));
+        record.enter(&internal("member_removed", r#"{"user_id":"a"}"#));
+        assert!(record.oddities.is_empty());
+        record.enter(&internal("member_added", r#"{"user_id":"b"}"#));
+        record.enter(&internal("member_removed", r#"{"user_id":"a"}"#));
+        assert_eq!(record.oddities.len(), 2);
+        assert!(record.channels["kept"].members.iter().eq(["b"]));
+    }
 }

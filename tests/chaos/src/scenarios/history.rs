@@ -11,7 +11,7 @@ use crate::client::audit::Audit;
 use crate::client::crew::oddities;
 use crate::client::http::Api;
 use crate::client::load::{Load, tally};
-use crate::client::record::{ChannelRecord, Seen};
+use crate::client::record::Seen;
 use crate::client::subscriber::{Subscriber, Visitor, seated};
 use crate::report::Report;
 use crate::stage::proxy::Proxy;
@@ -20,7 +20,7 @@ use crate::stage::{Plan, Stage};
 use crate::wait::{last, until};
 
 const CHANNEL: &str = "kept-history";
-const RATE: u32 = 200;
+const RATE: u32 = 100;
 /// At each node, and as many more that come back at the other.
 const READERS: usize = 5;
 const ROUNDS: u64 = 20;
@@ -93,7 +93,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     until(ARRIVAL, || readers.iter().all(is_up_to_date)).await;
     let mut sum = Findings::default();
     for reader in &readers {
-        sum.add(&reader.channel(CHANNEL), &places);
+        sum.add(&reader.channel(CHANNEL).log, &places);
     }
     report.none("gaps that a client was not told of", sum.gaps);
     report.none(
@@ -128,10 +128,10 @@ struct Findings {
 }
 
 impl Findings {
-    fn add(&mut self, channel: &ChannelRecord, places: &HashMap<u32, usize>) {
+    fn add(&mut self, log: &[Seen], places: &HashMap<u32, usize>) {
         let mut last: Option<usize> = None;
         let mut may_jump = true;
-        for seen in &channel.log {
+        for seen in log {
             match seen {
                 Seen::Recovered => self.recovered += 1,
                 Seen::Broken => {
@@ -162,12 +162,8 @@ mod tests {
     use std::time::Instant;
 
     fn findings(log: &[Seen]) -> Findings {
-        let channel = ChannelRecord {
-            log: log.to_vec(),
-            ..ChannelRecord::default()
-        };
         let mut findings = Findings::default();
-        findings.add(&channel, &(0..10).map(|id| (id, id as usize)).collect());
+        findings.add(log, &(0..10).map(|id| (id, id as usize)).collect());
         findings
     }
 
