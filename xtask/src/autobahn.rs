@@ -48,7 +48,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
     let suite = install(&scratch)?;
     let binary = build_release(&target)?;
-    let mut server = Server::start_with(&binary, &scratch.join("server"), CONFIG)?;
+    let mut server = Server::start_with(&binary, &scratch.join("server"), CONFIG, None)?;
     let report = test(&suite, &scratch, &format!("ws://{}/echo", server.addr()), cases)?;
     let results = results(&report)?;
     let mut verdict = judge(&results);

@@ -12,16 +12,18 @@ use anyhow::{Context, Result, bail};
 use dunlin_load::scenario::Measure;
 use dunlin_load::{Budget, CATALOGUE, Effort, Entry, Node, Report, Target};
 
+use crate::redis::Redis;
 use crate::server::{Server, build_release};
 use crate::{root, say, target_dir};
 
-const USAGE: &str = "cargo xtask bench [SCENARIO…] [--quick] [--rounds N] [--save NAME]
+const USAGE: &str = "cargo xtask bench [SCENARIO…] [--quick] [--rounds N] [--save NAME] [--nodes N]
                   [--at ADDR[,ADDR] [--pid PID[,PID]] [--metrics ADDR[,ADDR]] [--app ID:KEY:SECRET]]
 
   SCENARIO   a name or the first words of one; all the default ones when left out
   --quick    one short round instead of three full ones
   --rounds N so many rounds; the medians are shown
   --save     also write docs/benchmarks/NAME.md
+  --nodes    so many nodes that share a redis-server, however many the scenario asks for
   --at       load servers that already run on this machine, instead of starting one;
              --pid for CPU and memory, --metrics for the gauges that must be back at zero when all have left,
              --app for an app of theirs without limits";
@@ -34,6 +36,7 @@ struct Options {
     quick: bool,
     rounds: Option<usize>,
     save: Option<String>,
+    nodes: Option<usize>,
     at: Vec<SocketAddr>,
     pids: Vec<u32>,
     metrics: Vec<SocketAddr>,
@@ -121,6 +124,7 @@ fn parse(args: &[String]) -> Result<Options> {
                 }
                 options.save = Some(name.clone());
             }
+            "--nodes" => options.nodes = Some(value()?.parse::<usize>()?.max(1)),
             "--at" => options.at = list(value()?)?,
             "--pid" => options.pids = list(value()?)?,
             "--metrics" => options.metrics = list(value()?)?,
@@ -169,9 +173,9 @@ fn select(options: &Options) -> Result<Vec<Entry>> {
     };
     let entries: Vec<Entry> = CATALOGUE.iter().filter(chosen).copied().collect();
     for entry in &entries {
-        if entry.nodes > options.at.len().max(1) {
+        if !options.at.is_empty() && entry.nodes > options.at.len() {
             bail!(
-                "{} needs {} nodes that already run: name them with --at",
+                "{} needs {} nodes: name as many with --at",
                 entry.name,
                 entry.nodes
             );
@@ -224,25 +228,40 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
         // What an earlier round left is no part of this one.
         fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
     }
-    let mut server = Server::start_with(&built.binary, &scratch, &config())?;
-    let node = Node {
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+    let count = options.nodes.unwrap_or(entry.nodes);
+    let redis = if options.nodes.is_some() || count > 1 {
+        Some(Redis::start(&scratch)?)
+    } else {
+        None
+    };
+    let url = redis.as_ref().map(Redis::url);
+    let start = |number: usize| {
+        let folder = scratch.join(format!("node-{number}"));
+        Server::start_with(&built.binary, &folder, &config(), url.as_deref())
+    };
+    let mut servers: Vec<Server> = (1..=count).map(start).collect::<Result<_>>()?;
+    let nodes = servers.iter().map(|server| Node {
         addr: server.addr(),
         pid: Some(server.pid()),
         metrics: Some(server.metrics_addr()),
-    };
-    let outcome = load(
-        vec![node],
-        (APP.0.into(), APP.1.into(), APP.2.into()),
-        entry,
-        effort,
-    );
-    let complaint = server.complaint();
+    });
+    let before = redis.as_ref().map(Redis::work).transpose()?;
+    let app = (APP.0.into(), APP.1.into(), APP.2.into());
+    let outcome = load(nodes.collect(), app, entry, effort);
+    let complaints: Vec<String> = servers.iter_mut().filter_map(Server::complaint).collect();
     let mut report = outcome.with_context(|| {
-        complaint
-            .clone()
-            .unwrap_or_else(|| format!("the server's log ends:\n{}", server.log_tail()))
+        let tails: Vec<String> = servers.iter().map(Server::log_tail).collect();
+        format!(
+            "{}\nthe servers' logs end:\n{}",
+            complaints.join("\n"),
+            tails.join("\n")
+        )
     })?;
-    report.faults.extend(complaint);
+    if let (Some(redis), Some(before)) = (&redis, before) {
+        report.remarks.push(redis.work()?.since(&before));
+    }
+    report.faults.extend(complaints);
     Ok(report)
 }
 
@@ -566,7 +585,11 @@ mod tests {
             CATALOGUE.iter().filter(|entry| entry.by_default).count()
         );
         assert!(chosen("nonsense").is_err());
-        assert!(chosen("twonode").is_err(), "one node is not enough");
+        assert_eq!(chosen("twonode").unwrap(), 2);
+        assert!(
+            chosen("twonode --at 127.0.0.1:1").is_err(),
+            "one node is not enough"
+        );
         assert_eq!(chosen("twonode --at 127.0.0.1:1,127.0.0.1:2").unwrap(), 2);
     }
 

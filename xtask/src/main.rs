@@ -5,6 +5,7 @@ mod bench;
 mod chaos;
 mod layers;
 mod needs;
+mod redis;
 mod server;
 
 use std::io::Write as _;

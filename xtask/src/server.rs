@@ -55,15 +55,21 @@ impl Server {
     /// The directory cannot be written, or the server ends or stays not ready; the text holds the end of its log.
     pub(crate) fn start(binary: &Path, scratch: &Path) -> Result<Self> {
         let apps: Vec<String> = APPS.iter().map(|(_, app)| format!("[[apps]]\n{app}\n")).collect();
-        Self::spawn(binary, scratch, Some(&apps.join("\n")), &APPS)
+        Self::spawn(binary, scratch, Some(&apps.join("\n")), None, &APPS)
     }
 
-    /// Starts the binary with `config` as its file; no suite is told of the apps in it.
+    /// Starts the binary with `config` as its file, in the cluster of that Redis if one is named; no suite is told of
+    /// the apps in it.
     ///
     /// # Errors
     /// As `start`.
-    pub(crate) fn start_with(binary: &Path, scratch: &Path, config: &str) -> Result<Self> {
-        Self::spawn(binary, scratch, Some(config), &[])
+    pub(crate) fn start_with(
+        binary: &Path,
+        scratch: &Path,
+        config: &str,
+        redis: Option<&str>,
+    ) -> Result<Self> {
+        Self::spawn(binary, scratch, Some(config), redis, &[])
     }
 
     /// Starts the binary as a newcomer does: no file, no apps, only other ports than the usual ones.
@@ -71,13 +77,14 @@ impl Server {
     /// # Errors
     /// As `start`.
     pub(crate) fn start_bare(binary: &Path, scratch: &Path) -> Result<Self> {
-        Self::spawn(binary, scratch, None, &READY_MADE)
+        Self::spawn(binary, scratch, None, None, &READY_MADE)
     }
 
     fn spawn(
         binary: &Path,
         scratch: &Path,
         config: Option<&str>,
+        redis: Option<&str>,
         apps: &'static [(&'static str, &'static str)],
     ) -> Result<Self> {
         fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
@@ -108,6 +115,9 @@ impl Server {
             .stderr(out);
         if let Some(config) = &config {
             command.env("DUNLIN_CONFIG", config);
+        }
+        if let Some(url) = redis {
+            command.env("DUNLIN_REDIS_URL", url);
         }
         let child = command
             .spawn()
