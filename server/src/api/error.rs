@@ -11,6 +11,7 @@ use dunlin_protocol::http::publish::Refusal as BadPublish;
 use crate::answer::Unavailable;
 use crate::auth::signed::Unauthorized;
 use crate::broker::NotPublished;
+use crate::broker::idempotency::NotAdmitted;
 
 /// Why a request got no better answer. `Display` is the text, without the line end.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,18 @@ impl From<BadPublish> for Refusal {
 impl From<NotPublished> for Refusal {
     fn from(reason: NotPublished) -> Self {
         Self::unavailable(reason.to_string())
+    }
+}
+
+impl From<NotAdmitted> for Refusal {
+    fn from(reason: NotAdmitted) -> Self {
+        let status = match reason {
+            NotAdmitted::UnderWay => StatusCode::CONFLICT,
+            NotAdmitted::OtherRequest => StatusCode::UNPROCESSABLE_ENTITY,
+            NotAdmitted::TooMany => StatusCode::SERVICE_UNAVAILABLE,
+            NotAdmitted::Unavailable(unavailable) => return unavailable.into(),
+        };
+        Self::new(status, reason.to_string())
     }
 }
 

@@ -14,12 +14,12 @@ use std::sync::Arc;
 use actix_web::{FromRequest, Handler, Resource, Responder, web};
 
 use crate::apps::Apps;
+use crate::broker::idempotency::Idempotency;
 use crate::config::ApiSection;
 use crate::hub::{Hub, Services};
 use body::BodyBounds;
 use demo::Demo;
 use health::Readiness;
-use pusher::idempotency::Idempotency;
 
 /// What every handler works with; one per process.
 pub struct Api {
@@ -27,7 +27,7 @@ pub struct Api {
     pub services: Services,
     pub hub: Arc<Hub>,
     pub readiness: Arc<Readiness>,
-    pub idempotency: Idempotency,
+    pub idempotency: Arc<dyn Idempotency>,
     pub section: ApiSection,
     /// What a proxy puts in front of the paths.
     pub path_prefix: String,

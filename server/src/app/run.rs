@@ -19,9 +19,9 @@ use crate::api::Api;
 use crate::api::body::BodyBounds;
 use crate::api::demo::Demo;
 use crate::api::health::Readiness;
-use crate::api::pusher::idempotency::Idempotency;
 use crate::apps::Apps;
 use crate::apps::store::ConfiguredApps;
+use crate::broker::idempotency::MemoryIdempotency;
 use crate::broker::memory::MemoryBroker;
 use crate::cluster::{Cluster, Settings};
 use crate::config::{Config, Loaded, ServerSection};
@@ -128,6 +128,7 @@ impl Node {
                 redis: &config.redis,
                 webhooks: &config.webhooks,
                 cache: &config.cache,
+                idempotency: &config.idempotency,
                 throttle,
             };
             let cluster = Cluster::new(&settings, Arc::clone(&apps), hub.clone()).context("redis.url")?;
@@ -173,7 +174,10 @@ impl Node {
             services: services.clone(),
             hub: Arc::clone(&hub),
             readiness: Arc::clone(&readiness),
-            idempotency: Idempotency::new(&config.idempotency),
+            idempotency: match &cluster {
+                Some(cluster) => cluster.clone(),
+                None => Arc::new(MemoryIdempotency::new(&config.idempotency)),
+            },
             section: config.api.clone(),
             path_prefix: config.server.path_prefix.clone(),
             body: BodyBounds {

@@ -5,6 +5,7 @@
 //!
 //! Start at [`Broker`]; [`memory`] is the half for one node.
 
+pub mod idempotency;
 pub mod memory;
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@
 //! - A node that was declared dead learns it from the first script it calls, and goes on under another id.
 
 mod held;
+mod idempotency;
 mod lease;
 pub mod link;
 mod message;
@@ -25,6 +26,8 @@ mod reaper;
 mod request;
 mod settle;
 mod table;
+#[cfg(test)]
+mod tests;
 mod watch;
 
 use std::collections::VecDeque;
@@ -40,13 +43,14 @@ use tokio::time::Instant;
 use crate::answer::{Answer, Unavailable};
 use crate::apps::{App, Apps};
 use crate::broker::{Broker, BrokerEvents, HistoryPage, HistoryQuery, NotPublished, Publication};
-use crate::config::{CacheSection, RedisSection, WebhooksSection};
+use crate::config::{CacheSection, IdempotencySection, RedisSection, WebhooksSection};
 use crate::presence::memory::CountThrottle;
 use crate::presence::{ChannelPage, ConnectionRef, Join, Leave, Occupancy, Presence, PresenceEvents, SignIn};
 use crate::storage::memory::CachedEvent;
 use crate::storage::redis::names::{Kind, Names, PARTITIONS, Thing};
 use crate::storage::redis::target::{BadTarget, Pool, Target};
 use held::{Held, Outcome, Rules, Waiting};
+use idempotency::Brought;
 use link::Link;
 use table::Table;
 use watch::Sight;
@@ -107,6 +111,7 @@ pub struct Cluster {
     clock_ahead_ms: AtomicI64,
     /// The last entry of the control log that was acted upon.
     control_seen: Mutex<String>,
+    brought: Brought,
     pub counters: ClusterCounters,
 }
 
@@ -115,6 +120,7 @@ pub struct Settings<'a> {
     pub redis: &'a RedisSection,
     pub webhooks: &'a WebhooksSection,
     pub cache: &'a CacheSection,
+    pub idempotency: &'a IdempotencySection,
     pub throttle: CountThrottle,
 }
 
@@ -166,6 +172,7 @@ impl Cluster {
             due: [const { AtomicBool::new(false) }; PARTITIONS as usize],
             clock_ahead_ms: AtomicI64::new(0),
             control_seen: Mutex::default(),
+            brought: Brought::new(settings.idempotency),
             counters: ClusterCounters::default(),
         }))
     }

@@ -1,6 +1,5 @@
 //! The HTTP API of Pusher Channels. Publishing is matched by hand in [`super::front`]; the rest are routes.
 
-pub mod idempotency;
 pub mod legacy;
 pub mod publish;
 pub mod query;

@@ -14,12 +14,12 @@ use dunlin_protocol::names::ChannelName;
 use dunlin_protocol::signature::SignedRequest;
 use md5::{Digest as _, Md5};
 
-use super::idempotency::Admission;
 use crate::answer::Unavailable;
 use crate::api::Api;
 use crate::api::error::Refusal;
 use crate::apps::App;
 use crate::auth::signed::authenticate;
+use crate::broker::idempotency::Admission;
 use crate::broker::{Origin, Publication};
 use crate::clock;
 
@@ -29,6 +29,9 @@ pub enum Kind {
     Event,
     Batch,
 }
+
+/// Longest idempotency key, in bytes.
+const MAX_IDEMPOTENCY_KEY: usize = 255;
 
 const NOTHING_ASKED: Bytes = Bytes::from_static(b"{}");
 
@@ -70,13 +73,17 @@ async fn answer(api: &Api, kind: Kind, request: &mut Request) -> Result<Bytes, R
         .chain_update(&body)
         .finalize()
         .into();
-    if let Admission::Again(answer) = api.idempotency.admit(app.num, key, digest)? {
+    if !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
+        let message = format!("Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY} characters");
+        return Err(Refusal::bad_request(message));
+    }
+    if let Admission::Again(answer) = api.idempotency.admit(&app, key, digest).await? {
         return Ok(answer);
     }
     let result = publish(api, &app, kind, &signed, &body).await;
     match &result {
-        Ok(answer) => api.idempotency.remember(app.num, key, answer.clone()),
-        Err(_) => api.idempotency.forget(app.num, key),
+        Ok(answer) => api.idempotency.remember(&app, key, digest, answer.clone()).await,
+        Err(_) => api.idempotency.forget(&app, key).await,
     }
     result
 }

@@ -162,6 +162,11 @@ impl Names {
         self.name(partition, format_args!("outbox"))
     }
 
+    /// An idempotency key of an app.
+    pub fn once(&self, partition: Partition, app: &AppId, key: &str) -> String {
+        self.name(partition, format_args!("once:{app}:{key}"))
+    }
+
     pub fn leases(&self) -> String {
         format!("{}:{{nodes}}:leases", self.prefix)
     }

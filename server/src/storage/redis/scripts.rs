@@ -28,6 +28,9 @@ pub static PAST: LazyLock<Script> =
 /// A node is alive.
 pub static LEASE: LazyLock<Script> =
     LazyLock::new(|| Script::about_a_channel(include_str!("scripts/lease.lua")));
+/// One of several requests with the same idempotency key.
+pub static ONCE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/once.lua").to_owned()));
 /// Something for all nodes.
 pub static TELL_ALL: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/tell_all.lua").to_owned()));
