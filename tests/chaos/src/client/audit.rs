@@ -8,7 +8,7 @@ use super::subscriber::Subscriber;
 use crate::report::Report;
 use crate::wait::until;
 
-/// How long an accepted event may be on its way once nothing is wrong any more.
+/// How long accepted events may be on their way once nothing is wrong any more.
 const ARRIVAL: Duration = Duration::from_secs(10);
 
 /// The book of a load beside the subscribers of one of its channels.
@@ -29,19 +29,15 @@ impl<'a> Audit<'a> {
         of_channel.filter(|outcome| outcome.is_accepted())
     }
 
-    /// Waits until every one of them has every accepted event, as long as that may take; returns who lacks what.
-    pub(crate) async fn missing(&self, subscribers: &[&Subscriber]) -> Vec<u32> {
-        let lacks = || {
-            let mut lacking = Vec::new();
-            for subscriber in subscribers {
-                let counts = counts(subscriber, self.channel);
-                let accepted = self.accepted().map(|outcome| outcome.sequence);
-                lacking.extend(accepted.filter(|sequence| !counts.contains_key(sequence)));
-            }
-            lacking
-        };
-        until(ARRIVAL, || lacks().is_empty()).await;
-        lacks()
+    /// The accepted events that one of them lacks, once for each who lacks it.
+    pub(crate) fn missing(&self, subscribers: &[&Subscriber]) -> Vec<u32> {
+        let mut missing = Vec::new();
+        for subscriber in subscribers {
+            let counts = counts(subscriber, self.channel);
+            let accepted = self.accepted().map(|outcome| outcome.sequence);
+            missing.extend(accepted.filter(|sequence| !counts.contains_key(sequence)));
+        }
+        missing
     }
 
     /// Deliveries beyond the first, over all of them.
@@ -52,6 +48,11 @@ impl<'a> Audit<'a> {
         };
         subscribers.iter().map(of).sum()
     }
+}
+
+/// Waits until nobody lacks anything, as long as that may take.
+pub(crate) async fn arrived(mut is_missing: impl FnMut() -> bool) {
+    until(ARRIVAL, || !is_missing()).await;
 }
 
 fn counts(subscriber: &Subscriber, channel: &str) -> HashMap<u32, usize> {

@@ -175,12 +175,12 @@ impl Record {
                 }
             }
             "pusher_internal:recovered" => {
-                match data["recovered"].as_bool() {
-                    Some(true) => channel.log.push(Seen::Recovered),
-                    Some(false) => channel.log.push(Seen::Broken),
-                    // It had not asked: its first time here, or it does not care.
-                    None if channel.log.is_empty() => {}
-                    None => channel.log.push(Seen::Broken),
+                // Without an answer to this it had not asked: its first time here, or it does not care what it missed.
+                let is_recovered = data["recovered"].as_bool();
+                if is_recovered == Some(true) {
+                    channel.log.push(Seen::Recovered);
+                } else if is_recovered.is_some() || !channel.log.is_empty() {
+                    channel.log.push(Seen::Broken);
                 }
                 channel.announced = text("position");
                 channel.reach_announced();

@@ -8,6 +8,7 @@ mod mass_drop;
 mod node_kill;
 mod node_pause;
 mod partition;
+mod recovery;
 mod redis_down;
 mod rolling_restart;
 mod silent_peer;
@@ -127,6 +128,13 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         about: "Two nodes behind nginx are restarted in turn under 2,000 connections and 500 publishes a second.",
         works_alone: false,
         play: |context| Box::pin(rolling_restart::play(context)),
+    },
+    Scenario {
+        name: "recovery",
+        about: "Unmodified pusher-js with the helper for recovery, its connections cut at random for ten minutes, gets \
+                everything once and in order.",
+        works_alone: false,
+        play: |context| Box::pin(recovery::play(context)),
     },
     Scenario {
         name: "churn",

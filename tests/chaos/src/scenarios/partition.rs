@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Context;
-use crate::client::audit::{Audit, accepting_again, answers};
+use crate::client::audit::{Audit, accepting_again, answers, arrived};
 use crate::client::crew::{crew, ends, names, oddities};
 use crate::client::load::Load;
 use crate::client::roll::Roll;
@@ -143,7 +143,8 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
             (CUT_OFF, "on the node that was cut off"),
         ] {
             let on_node: Vec<&Subscriber> = readers[node].iter().collect();
-            let lost = audit.missing(&on_node).await.len();
+            arrived(|| !audit.missing(&on_node).is_empty()).await;
+            let lost = audit.missing(&on_node).len();
             let what = format!("deliveries {which} history {where_to} that never came");
             if node == CUT_OFF && channel == PLAIN {
                 // Nothing is promised without history to those whom the cluster cannot reach.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Context;
-use crate::client::audit::{Audit, accepting_again, answers};
+use crate::client::audit::{Audit, accepting_again, answers, arrived};
 use crate::client::crew::{crew, ends, names, oddities};
 use crate::client::http::Api;
 use crate::client::load::Load;
@@ -133,7 +133,10 @@ async fn once(context: &Context, name: &str, absence: Absence) -> Result<Report>
             index,
             channel,
         };
-        let lacking = audit.missing(&all).await;
+        let lacking = {
+            arrived(|| !audit.missing(&all).is_empty()).await;
+            audit.missing(&all)
+        };
         let kept = if channel == KEPT {
             kept(&mut Api::new(&target, addresses[0])).await?
         } else {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::Context;
-use crate::client::audit::Audit;
+use crate::client::audit::{Audit, arrived};
 use crate::client::crew::oddities;
 use crate::client::load::{Load, tally};
 use crate::client::record::Seen;
@@ -95,17 +95,22 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         BACK,
         absences.iter().max().copied(),
     );
-    let (mut lost, mut repeated) = (0, 0);
-    for (index, channel) in channels.iter().enumerate() {
-        let audit = Audit {
-            outcomes: &outcomes,
-            index,
-            channel,
-        };
-        let on_channel: Vec<&Subscriber> = subscribers.iter().skip(index).step_by(CHANNELS).collect();
-        lost += audit.missing(&on_channel).await.len();
-        repeated += audit.repeated(&on_channel);
-    }
+    let audits = || {
+        channels.iter().enumerate().map(|(index, channel)| {
+            let audit = Audit {
+                outcomes: &outcomes,
+                index,
+                channel,
+            };
+            let on_channel: Vec<&Subscriber> = subscribers.iter().skip(index).step_by(CHANNELS).collect();
+            (audit, on_channel)
+        })
+    };
+    arrived(|| audits().any(|(audit, readers)| !audit.missing(&readers).is_empty())).await;
+    let lost: usize = audits()
+        .map(|(audit, readers)| audit.missing(&readers).len())
+        .sum();
+    let repeated: usize = audits().map(|(audit, readers)| audit.repeated(&readers)).sum();
     report.none("deliveries that never came", lost);
     report.none("deliveries that came twice", repeated);
     let broken = |one: &&Subscriber| {
@@ -133,6 +138,8 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         .collect();
     report.figure("how connections ended", crate::report::tally(ends));
     odd.into_iter().take(3).for_each(|message| report.detail(message));
-    report.detail(nginx.log_tail());
+    if errors > 0 {
+        report.detail(nginx.log_tail());
+    }
     Ok(report)
 }
