@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::http::publish::{BatchRequest, PublishLimits, PublishRequest, body_from_query};
 use crate::names::{AppId, AppKey, ChannelKind, ChannelName, SocketId, UserId};
+use crate::position::{Position, Since};
 use crate::pusher::incoming::ClientMessage;
 use crate::pusher::outgoing::{self, MemberFragment, Opcode, PresenceList};
 use crate::pusher::presence::{PresenceMember, SignedInUser};
@@ -57,6 +58,11 @@ pub fn client_message(text: &str) {
                 assert_eq!(sent["event"], *event);
                 assert_eq!(sent["channel"], *channel);
                 assert_eq!(sent["user_id"], *event);
+                let place = Position { epoch: 1, serial: 2 };
+                let both = outgoing::event_at(place, &channel, &event, &literal, Some(&event));
+                let alone = outgoing::event(&channel, &event, &literal, Some(&event));
+                assert!(both.ends_with(&alone), "the place stands in front of the event");
+                assert_eq!(outgoing::frames(&both).count(), 2);
                 let sent = sent["data"].as_str().expect("data is a string");
                 // A number beyond f64 is legal JSON that only this comparison cannot hold.
                 match serde_json::from_str::<Value>(data.get()) {
@@ -66,6 +72,14 @@ pub fn client_message(text: &str) {
                     }
                     Err(error) => assert!(serde_json::from_str::<Value>(sent).is_err(), "{error}"),
                 }
+            }
+        }
+        Ok(ClientMessage::Resume { channel, since }) => {
+            if let Since::After(position) = since {
+                let told = parsed_data(&outgoing::skipped(position, &channel));
+                assert_eq!(told["position"], position.to_string());
+                let told = parsed(&outgoing::recovered(&channel, Some(position), None));
+                assert_eq!(told["channel"], *channel);
             }
         }
         Ok(ClientMessage::Unsubscribe { .. } | ClientMessage::Ping | ClientMessage::Pong) => {}
@@ -296,6 +310,7 @@ mod tests {
             Just("pusher:subscribe".to_owned()),
             Just("pusher:unsubscribe".to_owned()),
             Just("pusher:signin".to_owned()),
+            Just("pusher:resume".to_owned()),
             Just("pusher:ping".to_owned()),
             any::<String>(),
         ];
@@ -305,6 +320,10 @@ mod tests {
         ];
         let data = prop_oneof![
             object(&["channel", "auth", "channel_data", "user_data", "x"]),
+            object(&["position", "last"]),
+            any::<(u64, u64)>()
+                .prop_map(|(epoch, serial)| serde_json::json!({"position": format!("{epoch}:{serial}")})),
+            (0..2000u32).prop_map(|last| serde_json::json!({"last": last})),
             json_value()
         ];
         (event, channel, data, any::<bool>(), any::<bool>()).prop_map(

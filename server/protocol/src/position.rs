@@ -15,6 +15,18 @@ pub struct Position {
     pub serial: u64,
 }
 
+/// The most events that a client may ask for by their number.
+pub const MAX_LAST: u32 = 1000;
+
+/// From where on a client wants a channel's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// What it missed after this position: all of it, or nothing if that is not to be had.
+    After(Position),
+    /// The last so many, or as many as are left; 1 to [`MAX_LAST`] when a client asks.
+    Last(u32),
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("not a position: it has the form epoch:serial")]
 pub struct BadPosition;

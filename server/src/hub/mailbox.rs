@@ -14,11 +14,11 @@ use crate::storage::keys::{AppNum, ChannelKey};
 /// Something a shard has to do.
 #[derive(Debug)]
 pub enum Mail {
-    /// A frame for everybody in the channel but one.
+    /// A frame for those in the channel.
     Publication {
         channel: Arc<ChannelKey>,
         frame: Bytes,
-        except: Option<SocketId>,
+        audience: Audience<SocketId>,
     },
     /// The answer to a join, at its place in the channel's order.
     Joined {
@@ -55,6 +55,14 @@ pub enum Mail {
     Drain {
         seconds: u32,
     },
+}
+
+/// Who of those in a channel gets a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience<T> {
+    All,
+    AllBut(T),
+    Only(T),
 }
 
 impl Mail {

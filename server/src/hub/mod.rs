@@ -19,6 +19,7 @@ pub mod mailbox;
 pub mod outbox;
 pub mod pipe;
 pub mod pump;
+pub mod resumes;
 pub mod session;
 pub mod shard;
 pub mod socket;
@@ -38,7 +39,7 @@ use crate::config::SocketsSection;
 use crate::presence::{Announcement, ConnectionRef, JoinRefusal, Joined, Presence, PresenceEvents};
 use crate::storage::keys::{AppNum, ChannelKey, KeyRef};
 use directory::{Directory, Workers};
-use mailbox::{Mail, Mailbox};
+use mailbox::{Audience, Mail, Mailbox};
 
 /// As many workers as a directory entry has bits.
 pub const MAX_WORKERS: usize = 64;
@@ -144,13 +145,24 @@ impl Hub {
     }
 
     /// Pushes a frame to these workers; the caller holds the channel's directory lock.
-    fn push(&self, channel: &Arc<ChannelKey>, workers: Workers, frame: &Bytes, except: Option<SocketId>) {
+    fn push(&self, channel: &Arc<ChannelKey>, workers: Workers, frame: &Bytes, audience: Audience<SocketId>) {
         for worker in workers {
             let (channel, frame) = (Arc::clone(channel), frame.clone());
             self.mailbox(worker).push(Mail::Publication {
                 channel,
                 frame,
-                except,
+                audience,
+            });
+        }
+    }
+
+    /// The same for a frame of which others know nothing. The caller holds the channel's directory lock.
+    fn push_to_one(&self, channel: &Arc<ChannelKey>, mut workers: Workers, frame: &Bytes, to: SocketId) {
+        if let Some(worker) = workers.find(|worker| shard::is_on(to, *worker)) {
+            self.mailbox(worker).push(Mail::Publication {
+                channel: Arc::clone(channel),
+                frame: frame.clone(),
+                audience: Audience::Only(to),
             });
         }
     }
@@ -161,24 +173,36 @@ impl BrokerEvents for Hub {
         &self,
         key: KeyRef<'_>,
         publication: &Publication<'_>,
-        _position: Option<Position>,
+        position: Option<Position>,
     ) -> Result<(), Overloaded> {
         if !self.directory.contains(key) {
             return Ok(());
         }
-        let frame = outgoing::event(
+        let (channel, event, data) = (
             publication.channel.as_str(),
             publication.event,
             publication.data_literal,
-            publication.user_id.map(UserId::as_str),
         );
+        let user_id = publication.user_id.map(UserId::as_str);
+        let frame = match position {
+            None => outgoing::event(channel, event, data, user_id),
+            Some(position) => outgoing::event_at(position, channel, event, data, user_id),
+        };
+        // Who does not get an event has to know that it misses nothing.
+        let skipped = position
+            .zip(publication.except)
+            .map(|(position, except)| (outgoing::skipped(position, channel), except));
+        let audience = publication.except.map_or(Audience::All, Audience::AllBut);
         self.directory
             .locked(key, |channel, workers| {
                 // All or nobody: an event that only some workers had room for would be half delivered.
                 if workers.clone().any(|worker| self.mailbox(worker).is_full()) {
                     return Err(Overloaded);
                 }
-                self.push(channel, workers, &frame, publication.except);
+                self.push(channel, workers.clone(), &frame, audience);
+                if let Some((frame, to)) = &skipped {
+                    self.push_to_one(channel, workers, frame, *to);
+                }
                 Ok(())
             })
             .unwrap_or(Ok(()))
@@ -220,8 +244,9 @@ impl PresenceEvents for Hub {
             Announcement::SubscriptionCount(count) => outgoing::subscription_count(name, u64::from(*count)),
         };
         // A membership that changed has to be told, however full the mailbox: what fills it is bounded elsewhere.
-        self.directory
-            .locked(key, |channel, workers| self.push(channel, workers, &frame, None));
+        self.directory.locked(key, |channel, workers| {
+            self.push(channel, workers, &frame, Audience::All);
+        });
     }
 
     fn watched(&self, to: ConnectionRef, online: &[&UserId], offline: &[&UserId]) {

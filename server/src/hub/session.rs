@@ -15,10 +15,15 @@ use dunlin_protocol::pusher::outgoing;
 use dunlin_protocol::pusher::presence::{PresenceMember, SignedInUser};
 use serde_json::value::RawValue;
 
+use super::resumes::{Full, Resumes};
 use crate::apps::App;
 use crate::apps::limits::LocalRate;
 use crate::auth::channel::{self, BadToken};
-use crate::presence::JoinRefusal;
+use crate::presence::{JoinRefusal, Since};
+
+/// Channels whose past one connection may have asked for and not subscribed to, where nothing limits its
+/// subscriptions.
+const MAX_RESUMES: usize = 1000;
 
 /// What a connection is and remembers.
 #[derive(Debug)]
@@ -29,6 +34,7 @@ pub struct Session {
     /// Signed in, or in a channel that needs authorization.
     is_authorized: bool,
     client_events: LocalRate,
+    resumes: Resumes,
 }
 
 /// As whom a connection signed in.
@@ -62,6 +68,7 @@ pub enum Effect {
     Join {
         channel: ChannelName,
         member: Option<PresenceMember>,
+        since: Option<Since>,
     },
     Leave {
         channel: ChannelName,
@@ -121,6 +128,7 @@ impl Session {
             user: None,
             is_authorized: false,
             client_events: LocalRate::default(),
+            resumes: Resumes::default(),
         }
     }
 
@@ -150,6 +158,7 @@ impl Session {
                 auth,
                 channel_data,
             }) => self.subscribe(&channel, auth.as_deref(), channel_data.as_deref(), subscriptions),
+            Ok(ClientMessage::Resume { channel, since }) => self.resume(&channel, since, subscriptions),
             Ok(ClientMessage::Unsubscribe { channel }) => unsubscribe(&channel, subscriptions),
             Ok(ClientMessage::SignIn { auth, user_data }) => self.sign_in(&auth, &user_data),
             Ok(ClientMessage::ClientEvent { event, channel, data }) => {
@@ -169,6 +178,7 @@ impl Session {
         data: Option<&str>,
         subscriptions: &impl Subscriptions,
     ) -> Effect {
+        let since = self.resumes.take(name);
         let channel = match self.channel_name(name) {
             Ok(channel) => channel,
             Err(message) => {
@@ -188,8 +198,35 @@ impl Session {
             return Effect::Reply(refusal);
         }
         match self.member(&channel, data) {
-            Ok(member) => Effect::Join { channel, member },
+            Ok(member) => Effect::Join {
+                channel,
+                member,
+                since,
+            },
             Err(message) => Effect::Reply(refused(name, "AuthError", None, &message, 400)),
+        }
+    }
+
+    /// Notes what of the past the next subscription to the channel is to bring, in place of what was noted before.
+    fn resume(&mut self, name: &str, since: Since, subscriptions: &impl Subscriptions) -> Effect {
+        let channel = match self.channel_name(name) {
+            Ok(channel) => channel,
+            Err(message) => return error(&message),
+        };
+        if subscriptions.find(name).is_some() {
+            return error(&format!(
+                "Existing subscription to channel {name}: ask for its past before you subscribe"
+            ));
+        }
+        let limit = match self.app.limits.subscriptions_per_connection {
+            0 => MAX_RESUMES,
+            limit => limit as usize,
+        };
+        match self.resumes.put(channel, since, limit) {
+            Ok(()) => Effect::Nothing,
+            Err(Full) => error(&format!(
+                "The past of as many channels as may be is asked for already: {limit}"
+            )),
         }
     }
 
@@ -432,11 +469,14 @@ mod tests {
                 .map(|frame| String::from_utf8_lossy(frame.payload).into_owned())
                 .collect::<Vec<_>>()
                 .join(" then "),
-            Effect::Join { channel, member } => {
-                format!(
-                    "join {channel} as {:?}",
-                    member.map(|member| member.user_id.to_string())
-                )
+            Effect::Join {
+                channel,
+                member,
+                since,
+            } => {
+                let user_id = member.map(|member| member.user_id.to_string());
+                let since = since.map_or(String::new(), |since| format!(" since {since:?}"));
+                format!("join {channel} as {user_id:?}{since}")
             }
             Effect::Leave { channel } => format!("leave {channel}"),
             Effect::Publish {
@@ -491,6 +531,43 @@ mod tests {
                 .contains("Existing subscription to channel b")
         );
         assert!(outcome(&mut it, &elsewhere, &subscribe("a", "", None)).contains("LimitReached"));
+    }
+
+    #[test]
+    fn a_resume_is_for_the_next_subscription_of_its_channel() {
+        let mut it = session(|section| section.limits.subscriptions_per_connection = 2);
+        let resume = |channel: &str, data: &str| {
+            format!("{{\"event\":\"pusher:resume\",\"channel\":\"{channel}\",\"data\":{data}}}")
+        };
+        let nowhere = Table::default();
+        for (message, expected) in [
+            (resume("a", "{\"last\":3}"), "nothing"),
+            (resume("b", "{\"position\":\"7:8\"}"), "nothing"),
+            (resume("c", "{\"last\":3}"), "as many channels as may be"),
+            (resume("a", "{\"last\":2}"), "nothing"),
+            (resume("a b", "{\"last\":2}"), "Invalid channel name"),
+            (resume("a", "{\"last\":0}"), "Invalid resume"),
+            (subscribe("a", "", None), "join a as None since Last(2)"),
+            (subscribe("a", "", None), "join a as None"),
+            (
+                subscribe("b", "", None),
+                "since After(Position { epoch: 7, serial: 8 })",
+            ),
+            (resume("private-a", "{\"last\":3}"), "nothing"),
+            (subscribe("private-a", "", None), "\"code\":4009"),
+            (resume("a", "{\"last\":3}"), "nothing"),
+            (resume("b", "{\"last\":3}"), "nothing"),
+        ] {
+            let outcome = outcome(&mut it, &nowhere, &message);
+            assert!(outcome.contains(expected), "{message}: {outcome}");
+        }
+        for there in [
+            joined("x", None),
+            Table(HashMap::from([("x", Subscription::Pending)])),
+        ] {
+            let outcome = outcome(&mut it, &there, &resume("x", "{\"last\":3}"));
+            assert!(outcome.contains("before you subscribe"), "{outcome}");
+        }
     }
 
     #[test]

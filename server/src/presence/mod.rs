@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use dunlin_protocol::names::{ChannelName, UserId};
 use dunlin_protocol::position::Position;
+pub use dunlin_protocol::position::Since;
 use dunlin_protocol::pusher::outgoing::{MemberFragment, PresenceList};
 use dunlin_protocol::pusher::presence::PresenceMember;
 
@@ -39,22 +40,14 @@ pub struct Join {
     pub connection: ConnectionRef,
     /// On presence channels.
     pub member: Option<PresenceMember>,
-    /// What of the past the joiner wants, on a channel with history; elsewhere it is answered by "not recovered".
+    /// What of the past the joiner wants, on a channel with history; elsewhere it is answered by "not recovered". At most
+    /// [`MAX_RECOVERED`] are given.
     pub since: Option<Since>,
 }
 
 /// The most events of its past that a joiner is given. Who missed more has not recovered, and reads the history or loads
 /// its state anew.
 pub const MAX_RECOVERED: u32 = 5000;
-
-/// From where on a joiner wants a channel's events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
-    /// What it missed after this position: all of it, or nothing if that is not to be had.
-    After(Position),
-    /// The last so many, or as many as are left. At most [`MAX_RECOVERED`].
-    Last(u32),
-}
 
 /// What the joiner is told first.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod bodies;
 mod events;
 mod forged;
 mod habits;
+mod history;
 mod idempotency;
 mod legacy;
 mod malformed;

@@ -6,6 +6,7 @@ mod client_events;
 mod count;
 mod envelope;
 mod handshake;
+mod history;
 mod liveness;
 mod pipelined;
 mod presence;

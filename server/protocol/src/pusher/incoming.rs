@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::position::{MAX_LAST, Since};
 use crate::{json, names};
 
 /// One message of a client, borrowing from its text where it can.
@@ -20,6 +21,11 @@ pub enum ClientMessage<'a> {
     },
     Unsubscribe {
         channel: Cow<'a, str>,
+    },
+    /// What of the past the next subscription to this channel is to bring (own addition).
+    Resume {
+        channel: Cow<'a, str>,
+        since: Since,
     },
     Ping,
     Pong,
@@ -51,6 +57,10 @@ pub enum BadMessage {
     NotText(&'static str),
     #[error("Invalid parameter: data must be an object")]
     DataNotObject,
+    #[error(
+        "Invalid resume (data must hold either position, as it was given, or last, from 1 to {MAX_LAST})"
+    )]
+    BadResume,
     #[error("Invalid client event (data is nested too deeply or not valid Unicode)")]
     UnsoundData,
 }
@@ -97,6 +107,10 @@ impl<'a> ClientMessage<'a> {
             "pusher:subscribe" => Parameters::read(envelope.data)?.subscribe(),
             "pusher:unsubscribe" => Parameters::read(envelope.data)?.unsubscribe(),
             "pusher:signin" => Parameters::read(envelope.data)?.sign_in(),
+            "pusher:resume" => Ok(Self::Resume {
+                channel: required(envelope.channel, "channel")?,
+                since: since(envelope.data).ok_or(BadMessage::BadResume)?,
+            }),
             name if names::is_client_event(name) => {
                 if envelope.data.is_some_and(|data| !json::is_sound(data)) {
                     return Err(BadMessage::UnsoundData);
@@ -175,6 +189,37 @@ impl<'a> Parameters<'a> {
             auth: self.auth?,
             user_data: self.user_data?,
         })
+    }
+}
+
+/// What `data` of a `pusher:resume` asks for: an object, or a text holding one.
+fn since(data: Option<&RawValue>) -> Option<Since> {
+    #[derive(Deserialize)]
+    struct Asked<'a> {
+        #[serde(borrow)]
+        position: Option<&'a RawValue>,
+        #[serde(borrow)]
+        last: Option<&'a RawValue>,
+    }
+    let data = data?;
+    let inner = json::as_text(data);
+    let text = inner.as_deref().unwrap_or(data.get());
+    if !json::opens_object(text) {
+        return None;
+    }
+    match serde_json::from_str(text).ok()? {
+        Asked {
+            position: Some(position),
+            last: None,
+        } => json::as_text(position)?.parse().ok().map(Since::After),
+        Asked {
+            position: None,
+            last: Some(last),
+        } => {
+            let last = last.get().parse().ok()?;
+            (1..=MAX_LAST).contains(&last).then_some(Since::Last(last))
+        }
+        Asked { .. } => None,
     }
 }
 
@@ -277,6 +322,18 @@ mod tests {
                 r#"ClientEvent { event: "client-x", channel: None, data: Some(RawValue("s")) }"#,
             ),
             (
+                r#"{"event":"pusher:resume","data":{"position":"7:8"},"channel":"a"}"#,
+                r#"Resume { channel: "a", since: After(Position { epoch: 7, serial: 8 }) }"#,
+            ),
+            (
+                r#"{"event":"pusher:resume","channel":"a","data":"{\"last\":10,\"x\":[]}"}"#,
+                r#"Resume { channel: "a", since: Last(10) }"#,
+            ),
+            (
+                r#"{"event":"pusher:resume","channel":"a","data":{"last":1000,"position":null}}"#,
+                r#"Resume { channel: "a", since: Last(1000) }"#,
+            ),
+            (
                 r#"{"event":"pusher:fly"}"#,
                 r#"Unsupported { event: "pusher:fly" }"#,
             ),
@@ -354,6 +411,50 @@ mod tests {
         ];
         for (text, expected) in cases {
             assert_eq!(shown(text), format!("error: {expected}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_resume_asks_for_one_thing_within_bounds() {
+        for data in [
+            "null",
+            "7",
+            "\"7:8\"",
+            "[\"7:8\"]",
+            "{}",
+            r#"{"position":"7"}"#,
+            r#"{"position":78}"#,
+            r#"{"position":"7:8","last":1}"#,
+            r#"{"position":"7:8","position":"7:9"}"#,
+            r#"{"last":0}"#,
+            r#"{"last":1001}"#,
+            r#"{"last":-1}"#,
+            r#"{"last":1.5}"#,
+            r#"{"last":"1"}"#,
+            r#""{\"last\":""#,
+        ] {
+            let text = format!(r#"{{"event":"pusher:resume","channel":"a","data":{data}}}"#);
+            assert_eq!(
+                ClientMessage::parse(&text).unwrap_err(),
+                BadMessage::BadResume,
+                "{text}"
+            );
+        }
+        for (text, expected) in [
+            (
+                r#"{"event":"pusher:resume","channel":"a"}"#,
+                BadMessage::BadResume,
+            ),
+            (
+                r#"{"event":"pusher:resume","data":{"last":1}}"#,
+                BadMessage::Missing("channel"),
+            ),
+            (
+                r#"{"event":"pusher:resume","channel":7,"data":{"last":1}}"#,
+                BadMessage::NotText("channel"),
+            ),
+        ] {
+            assert_eq!(ClientMessage::parse(text).unwrap_err(), expected, "{text}");
         }
     }
 

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::presence::PresenceMember;
 use crate::json;
 use crate::names::{SocketId, UserId};
+use crate::position::Position;
 
 const PONG_JSON: &[u8] = br#"{"event":"pusher:pong","data":"{}"}"#;
 const PING_JSON: &[u8] = br#"{"event":"pusher:ping","data":"{}"}"#;
@@ -71,34 +72,55 @@ impl Piece<'_> {
 }
 
 fn text_frame_of(pieces: &[Piece<'_>]) -> Bytes {
-    let length = pieces.iter().map(Piece::len).sum();
-    let mut frame = start_frame(Opcode::Text, length);
-    for piece in pieces {
-        piece.write(&mut frame);
+    text_frames_of(&[pieces])
+}
+
+fn text_frames_of(frames: &[&[Piece<'_>]]) -> Bytes {
+    let length = |pieces: &[Piece<'_>]| pieces.iter().map(Piece::len).sum();
+    let framed = |pieces: &&[Piece<'_>]| {
+        let length = length(pieces);
+        header_bytes(length) + length
+    };
+    let mut bytes = Vec::with_capacity(frames.iter().map(framed).sum());
+    for pieces in frames {
+        start_frame(&mut bytes, Opcode::Text, length(pieces));
+        for piece in *pieces {
+            piece.write(&mut bytes);
+        }
     }
-    Bytes::from(frame)
+    Bytes::from(bytes)
+}
+
+/// What stands in front of a payload of this length.
+fn header_bytes(length: usize) -> usize {
+    match length {
+        0..=125 => 2,
+        126..=0xFFFF => 4,
+        _ => 10,
+    }
+}
+
+/// Writes the header of a frame.
+#[expect(clippy::cast_possible_truncation, reason = "each arm has checked the range")]
+fn start_frame(bytes: &mut Vec<u8>, opcode: Opcode, length: usize) {
+    let first = FINAL | opcode as u8;
+    match length {
+        0..=125 => bytes.extend_from_slice(&[first, length as u8]),
+        126..=0xFFFF => {
+            bytes.extend_from_slice(&[first, 126]);
+            bytes.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+        _ => {
+            bytes.extend_from_slice(&[first, 127]);
+            bytes.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
 }
 
 /// A buffer for exactly one frame, with its header in place.
-#[expect(clippy::cast_possible_truncation, reason = "each arm has checked the range")]
-fn start_frame(opcode: Opcode, length: usize) -> Vec<u8> {
-    let mut frame;
-    match length {
-        0..=125 => {
-            frame = Vec::with_capacity(length + 2);
-            frame.extend_from_slice(&[FINAL | opcode as u8, length as u8]);
-        }
-        126..=0xFFFF => {
-            frame = Vec::with_capacity(length + 4);
-            frame.extend_from_slice(&[FINAL | opcode as u8, 126]);
-            frame.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        _ => {
-            frame = Vec::with_capacity(length + 10);
-            frame.extend_from_slice(&[FINAL | opcode as u8, 127]);
-            frame.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
+fn one_frame(opcode: Opcode, length: usize) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(header_bytes(length) + length);
+    start_frame(&mut frame, opcode, length);
     frame
 }
 
@@ -255,11 +277,20 @@ pub fn watchlist_events<Id: AsRef<str>>(online: &[Id], offline: &[Id]) -> Bytes 
 /// goes out byte for byte, because re-encoding would change what the publisher signed or encrypted. `user_id` is the
 /// sender of a client event on a presence channel.
 pub fn event(channel: &str, event: &str, data_literal: &str, user_id: Option<&str>) -> Bytes {
+    text_frame_of(&event_pieces(channel, event, data_literal, user_id))
+}
+
+fn event_pieces<'a>(
+    channel: &'a str,
+    event: &'a str,
+    data_literal: &'a str,
+    user_id: Option<&'a str>,
+) -> [Piece<'a>; 9] {
     let (user_key, user_id, user_end) = match user_id {
         Some(id) => (r#","user_id":""#, id, "\"}"),
         None => ("", "", "}"),
     };
-    text_frame_of(&[
+    [
         Piece::Raw(r#"{"event":""#),
         Piece::Text(event),
         Piece::Raw(r#"","channel":""#),
@@ -269,7 +300,88 @@ pub fn event(channel: &str, event: &str, data_literal: &str, user_id: Option<&st
         Piece::Raw(user_key),
         Piece::Text(user_id),
         Piece::Raw(user_end),
+    ]
+}
+
+/// An event on a channel with history: [`event`], and in front of it where it stands in the channel's order. A client
+/// that counts has seen the event once it got both (own addition; clients ignore `pusher_internal:` events that they
+/// do not know).
+pub fn event_at(
+    position: Position,
+    channel: &str,
+    event: &str,
+    data_literal: &str,
+    user_id: Option<&str>,
+) -> Bytes {
+    let digits = Digits::of(position);
+    text_frames_of(&[
+        &[
+            Piece::Raw(r#"{"event":"pusher_internal:position","channel":""#),
+            Piece::Text(channel),
+            Piece::Raw(r#"","data":"{\"position\":\""#),
+            Piece::Raw(digits.as_str()),
+            Piece::Raw(r#"\"}"}"#),
+        ],
+        &event_pieces(channel, event, data_literal, user_id),
     ])
+}
+
+/// The place of an event that this connection does not get, because it is its own.
+pub fn skipped(position: Position, channel: &str) -> Bytes {
+    text_frame_of(&[
+        Piece::Raw(r#"{"event":"pusher_internal:position","channel":""#),
+        Piece::Text(channel),
+        Piece::Raw(r#"","data":"{\"position\":\""#),
+        Piece::Raw(Digits::of(position).as_str()),
+        Piece::Raw(r#"\",\"skipped\":true}"}"#),
+    ])
+}
+
+/// In front of the past events that a new subscriber gets. `position`: where it stands before them; none without
+/// history. `is_complete`: whether they are all that it asked for; none if it did not ask.
+pub fn recovered(channel: &str, position: Option<Position>, is_complete: Option<bool>) -> Bytes {
+    let digits = position.map(Digits::of);
+    let (opening, digits, closing) = match &digits {
+        Some(digits) => (r#"\"position\":\""#, digits.as_str(), r#"\","#),
+        None => ("", "", ""),
+    };
+    text_frame_of(&[
+        Piece::Raw(r#"{"event":"pusher_internal:recovered","channel":""#),
+        Piece::Text(channel),
+        Piece::Raw(r#"","data":"{"#),
+        Piece::Raw(opening),
+        Piece::Raw(digits),
+        Piece::Raw(closing),
+        Piece::Raw(match is_complete {
+            Some(true) => r#"\"recovered\":true}"}"#,
+            Some(false) => r#"\"recovered\":false}"}"#,
+            None => r#"\"recovered\":null}"}"#,
+        }),
+    ])
+}
+
+/// A position as a text, without allocation.
+struct Digits {
+    bytes: [u8; Self::MOST],
+    length: usize,
+}
+
+impl Digits {
+    /// Two numbers of twenty digits and a colon.
+    const MOST: usize = 41;
+
+    fn of(position: Position) -> Self {
+        use std::io::Write as _;
+        let mut bytes = [0; Self::MOST];
+        let mut rest = &mut bytes[..];
+        write!(rest, "{position}").expect("there is room for the longest");
+        let length = Self::MOST - rest.len();
+        Self { bytes, length }
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
+    }
 }
 
 fn with_empty_data(event: &str, channel: &str) -> Bytes {
@@ -284,7 +396,7 @@ fn with_empty_data(event: &str, channel: &str) -> Bytes {
 
 /// A text frame around ready JSON.
 pub fn text_frame(json: &[u8]) -> Bytes {
-    let mut frame = start_frame(Opcode::Text, json.len());
+    let mut frame = one_frame(Opcode::Text, json.len());
     frame.extend_from_slice(json);
     Bytes::from(frame)
 }
@@ -292,7 +404,7 @@ pub fn text_frame(json: &[u8]) -> Bytes {
 /// A close frame. The reason is cut at a character boundary to the 123 bytes that fit.
 pub fn close_frame(code: u16, reason: &str) -> Bytes {
     let reason = &reason[..reason.floor_char_boundary(MAX_CLOSE_REASON)];
-    let mut frame = start_frame(Opcode::Close, reason.len() + 2);
+    let mut frame = one_frame(Opcode::Close, reason.len() + 2);
     frame.extend_from_slice(&code.to_be_bytes());
     frame.extend_from_slice(reason.as_bytes());
     Bytes::from(frame)
@@ -537,6 +649,10 @@ mod tests {
     #[test]
     fn every_message_has_its_exact_text() {
         let socket_id = SocketId::new(123_456, 789_012);
+        let position = Position {
+            epoch: u64::MAX,
+            serial: u64::MAX,
+        };
         let cases = [
             (
                 connection_established(socket_id, 120),
@@ -608,6 +724,22 @@ mod tests {
                 r#"{"event":"client-x","channel":"presence-b","data":"\u00e9","user_id":"1\"0"}"#,
             ),
             (
+                skipped(position, "c\"d"),
+                r#"{"event":"pusher_internal:position","channel":"c\"d","data":"{\"position\":\"18446744073709551615:18446744073709551615\",\"skipped\":true}"}"#,
+            ),
+            (
+                recovered("c", Some(position), Some(true)),
+                r#"{"event":"pusher_internal:recovered","channel":"c","data":"{\"position\":\"18446744073709551615:18446744073709551615\",\"recovered\":true}"}"#,
+            ),
+            (
+                recovered("c", None, Some(false)),
+                r#"{"event":"pusher_internal:recovered","channel":"c","data":"{\"recovered\":false}"}"#,
+            ),
+            (
+                recovered("c", None, None),
+                r#"{"event":"pusher_internal:recovered","channel":"c","data":"{\"recovered\":null}"}"#,
+            ),
+            (
                 event("c", r"App\Events\X", r#""""#, None),
                 r#"{"event":"App\\Events\\X","channel":"c","data":""}"#,
             ),
@@ -615,6 +747,27 @@ mod tests {
         for (frame, expected) in cases {
             assert_eq!(json_of(&frame), expected);
         }
+    }
+
+    #[test]
+    fn an_event_with_its_place_is_two_frames_in_a_row() {
+        let position = Position { epoch: 7, serial: 8 };
+        let bytes = event_at(position, "c", "e", r#""x""#, Some("u"));
+        let texts: Vec<_> = frames(&bytes)
+            .map(|frame| std::str::from_utf8(frame.payload).unwrap())
+            .collect();
+        let alone = json_of(&event("c", "e", r#""x""#, Some("u")));
+        assert_eq!(
+            texts,
+            [
+                r#"{"event":"pusher_internal:position","channel":"c","data":"{\"position\":\"7:8\"}"}"#,
+                &alone
+            ]
+        );
+        assert_eq!(
+            bytes.len(),
+            texts.iter().map(|text| text.len() + 2).sum::<usize>()
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The HTTP API of Pusher Channels. Publishing is matched by hand in [`super::front`]; the rest are routes.
 
+pub mod history;
 pub mod legacy;
 pub mod publish;
 pub mod query;
@@ -14,6 +15,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
             .service(readable("/channels", query::channels))
             .service(readable("/channels/{channel}", query::channel))
             .service(readable("/channels/{channel}/users", query::users))
+            .service(readable("/channels/{channel}/history", history::history))
             .service(web::resource("/channels/{channel}/events").route(web::post().to(legacy::event)))
             .service(readable("/channels/{channel}/stats", legacy::stats))
             .service(terminate()),

@@ -67,6 +67,23 @@ pub(super) fn channel_of(request: &HttpRequest) -> Result<ChannelName, Refusal> 
         .map_err(|_| Refusal::bad_request("Invalid channel name"))
 }
 
+/// Insists that there are no parameters but these and those of the signature: one that is misspelt would be ignored.
+pub(super) fn refuse_others(params: &QueryParams<'_>, known: &[&str]) -> Result<(), Refusal> {
+    let extraneous: Vec<_> = params
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| !name.starts_with("auth_") && *name != "body_md5" && !known.contains(name))
+        .collect();
+    if extraneous.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "The following query string parameters are extraneous: {}",
+        extraneous.join(", ")
+    );
+    Err(Refusal::bad_request(message))
+}
+
 /// What is said of a channel; only what was asked for.
 #[derive(Debug, Default, Serialize)]
 struct Attributes {
@@ -201,18 +218,7 @@ pub async fn users(
     let app = signed_app(&api, &request, payload).await?;
     let params = params(&request);
     let channel = channel_of(&request)?;
-    let extraneous: Vec<_> = params
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| !name.starts_with("auth_") && *name != "body_md5")
-        .collect();
-    if !extraneous.is_empty() {
-        let message = format!(
-            "The following query string parameters are extraneous: {}",
-            extraneous.join(", ")
-        );
-        return Err(Refusal::bad_request(message));
-    }
+    refuse_others(&params, &[])?;
     if !channel.kind().is_presence() {
         return Err(Refusal::bad_request(
             "Users can only be retrieved for presence channels",

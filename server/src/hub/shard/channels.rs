@@ -11,7 +11,7 @@ use super::Shard;
 use super::connection::{Membership, PENDING};
 use crate::apps::App;
 use crate::hub::session;
-use crate::presence::{Cache, ConnectionRef, Join, JoinRefusal, Joined, Leave};
+use crate::presence::{Cache, ConnectionRef, Join, JoinRefusal, Joined, Leave, Since};
 use crate::storage::keys::{ChannelKey, KeyRef};
 
 /// A channel as far as it is on this worker.
@@ -27,7 +27,13 @@ pub(super) struct LocalChannel {
 }
 
 impl Shard {
-    pub(super) fn join(&mut self, at: ConnectionRef, name: ChannelName, member: Option<PresenceMember>) {
+    pub(super) fn join(
+        &mut self,
+        at: ConnectionRef,
+        name: ChannelName,
+        member: Option<PresenceMember>,
+        since: Option<Since>,
+    ) {
         let Some(connection) = self.connection(at) else {
             return;
         };
@@ -56,7 +62,7 @@ impl Shard {
             channel: key,
             connection: at,
             member,
-            since: None,
+            since,
         });
     }
 
@@ -209,9 +215,15 @@ impl Shard {
             None => outgoing::subscription_succeeded(name.as_str()),
         };
         self.append(to.slot, confirmation);
+        let has_recovered = joined
+            .recovery
+            .as_ref()
+            .is_some_and(|recovery| recovery.is_complete == Some(true));
         match joined.cache {
             Cache::None => {}
             Cache::Miss => self.append(to.slot, outgoing::cache_miss(name.as_str())),
+            // Who has every event has this one, too.
+            Cache::Hit(_) if has_recovered => {}
             Cache::Hit(cached) => {
                 self.append(
                     to.slot,
@@ -235,6 +247,11 @@ impl Shard {
             let membership = &mut connection.memberships[place];
             membership.position = position;
             membership.user_id = joined.user_id;
+        }
+        if let Some(recovery) = &joined.recovery {
+            self.recover(to.slot, name.as_str(), recovery);
+        }
+        if let Some(connection) = self.connection(to) {
             connection.session.joined(name);
             if connection.session.is_authorized() {
                 self.authorized(to);

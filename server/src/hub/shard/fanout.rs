@@ -9,13 +9,31 @@ use smallvec::SmallVec;
 
 use super::Shard;
 use super::socket_id::slot_in;
-use crate::hub::mailbox::Mail;
+use crate::hub::mailbox::{Audience, Mail};
 use crate::storage::keys::ChannelKey;
 
 /// Frames of one channel that arrived together.
 pub(super) struct Group {
     pub(super) channel: u32,
-    pub(super) frames: SmallVec<[(Bytes, Option<u32>); 4]>,
+    pub(super) frames: SmallVec<[(Bytes, Audience<u32>); 4]>,
+}
+
+impl Audience<u32> {
+    fn is_many(self) -> bool {
+        !matches!(self, Self::Only(_))
+    }
+
+    /// Whether this slot is singled out, either way.
+    fn names(self, slot: u32) -> bool {
+        match self {
+            Self::All => false,
+            Self::AllBut(named) | Self::Only(named) => named == slot,
+        }
+    }
+
+    fn includes(self, slot: u32) -> bool {
+        self.names(slot) != self.is_many()
+    }
 }
 
 impl Shard {
@@ -47,8 +65,8 @@ impl Shard {
                 Mail::Publication {
                     channel,
                     frame,
-                    except,
-                } => self.collect(&channel, frame, except),
+                    audience,
+                } => self.collect(&channel, frame, audience),
                 Mail::Joined {
                     to,
                     channel,
@@ -83,11 +101,18 @@ impl Shard {
     }
 
     /// Adds a frame to its channel's group.
-    pub(super) fn collect(&mut self, key: &ChannelKey, frame: Bytes, except: Option<SocketId>) {
+    pub(super) fn collect(&mut self, key: &ChannelKey, frame: Bytes, audience: Audience<SocketId>) {
         let Some(index) = self.channel_index.get(key.borrowed()).copied() else {
             return;
         };
-        let except = except.and_then(|socket_id| self.slot_of(socket_id));
+        let audience = match audience {
+            Audience::All => Audience::All,
+            Audience::AllBut(socket_id) => self.slot_of(socket_id).map_or(Audience::All, Audience::AllBut),
+            Audience::Only(socket_id) => match self.slot_of(socket_id) {
+                Some(slot) => Audience::Only(slot),
+                None => return,
+            },
+        };
         let next = self.groups.len();
         let channel = &mut self.channels[index as usize];
         let group = *channel
@@ -99,7 +124,7 @@ impl Shard {
                 frames: SmallVec::new(),
             });
         }
-        self.groups[group].frames.push((frame, except));
+        self.groups[group].frames.push((frame, audience));
     }
 
     /// Appends a group's frames, joined, to the outbox of everybody in its channel.
@@ -117,30 +142,31 @@ impl Shard {
         if channel.members.is_empty() {
             return;
         }
+        let shared = || frames.iter().filter(|(_, audience)| audience.is_many());
         let joined = match &frames[..] {
-            [(frame, _)] => frame.clone(),
-            several => {
-                let mut joined = BytesMut::with_capacity(several.iter().map(|(frame, _)| frame.len()).sum());
-                for (frame, _) in several {
+            [(frame, audience)] if audience.is_many() => frame.clone(),
+            _ => {
+                let mut joined = BytesMut::with_capacity(shared().map(|(frame, _)| frame.len()).sum());
+                for (frame, _) in shared() {
                     joined.extend_from_slice(frame);
                 }
                 joined.freeze()
             }
         };
-        let has_exceptions = frames.iter().any(|(_, except)| except.is_some());
+        let has_exceptions = frames.iter().any(|(_, audience)| *audience != Audience::All);
         let members = mem::take(&mut channel.members);
         for slot in &members {
-            if has_exceptions && frames.iter().any(|(_, except)| *except == Some(*slot)) {
-                for (frame, except) in &frames {
-                    if *except != Some(*slot) {
+            if has_exceptions && frames.iter().any(|(_, audience)| audience.names(*slot)) {
+                for (frame, audience) in &frames {
+                    if audience.includes(*slot) {
                         self.append(*slot, frame.clone());
                     }
                 }
-            } else {
+            } else if !joined.is_empty() {
                 self.append(*slot, joined.clone());
             }
         }
-        let deliveries = (members.len() * frames.len()) as u64;
+        let deliveries = (members.len() * shared().count()) as u64;
         self.counters().deliveries.fetch_add(deliveries, Relaxed);
         let channel = &mut self.channels[index as usize];
         channel.members = members;

@@ -7,6 +7,7 @@
 mod channels;
 mod connection;
 mod fanout;
+mod recovery;
 mod rules;
 mod socket_id;
 mod time;
@@ -40,6 +41,7 @@ use crate::storage::keys::{AppNum, ChannelMap};
 use channels::LocalChannel;
 use connection::{Connection, Phase};
 use fanout::Group;
+pub use socket_id::is_on;
 use socket_id::new_socket_id;
 use time::{Drain, Timer};
 

@@ -73,7 +73,11 @@ impl Shard {
                         .push_front(text.to_owned());
                 }
             }
-            Effect::Join { channel, member } => self.join(at, channel, member),
+            Effect::Join {
+                channel,
+                member,
+                since,
+            } => self.join(at, channel, member, since),
             Effect::Leave { channel } => self.leave(at.slot, &channel),
             Effect::Publish {
                 channel,

@@ -18,6 +18,11 @@ pub(super) fn new_socket_id(at: ConnectionRef) -> SocketId {
     SocketId::new(u32::try_from(random >> 32).unwrap_or_default(), second)
 }
 
+/// Whether a connection of this id would be one of this worker, if it is one of this node.
+pub fn is_on(socket_id: SocketId, worker: u16) -> bool {
+    slot_in(socket_id, worker).is_some()
+}
+
 pub(super) fn slot_in(socket_id: SocketId, worker: u16) -> Option<u32> {
     let place = socket_id.second() & ((1 << (SLOT_BITS + WORKER_BITS)) - 1);
     (place >> SLOT_BITS == u64::from(worker))
