@@ -26,6 +26,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// others who are not there yet. Longer than the longest pause.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
+/// The major version of the oldest Redis that will do. Valkey calls itself 7 here.
+const OLDEST: u32 = 7;
+
 /// How long what all nodes are told is kept for those that are cut off.
 const CONTROL_KEPT_MS: u64 = 600_000;
 
@@ -106,10 +109,10 @@ impl Cluster {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "Redis cannot be reached");
-                    sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
+            sleep(pause).await;
         }
     }
 
@@ -128,6 +131,7 @@ impl Cluster {
             self.target.connect(time, None::<NoPushes>),
             self.target.connect(time, Some(pushes)),
         )?;
+        self.look_at_version(&holding).await?;
         PUBLISH.load(&publishing).await?;
         HOLD.load(&holding).await?;
         Ok(Arc::new(Link {
@@ -136,6 +140,25 @@ impl Cluster {
             subscriber,
             lost,
         }))
+    }
+
+    /// # Errors
+    /// It is a Redis that lacks what the scripts use. On a cluster the first script would say so.
+    async fn look_at_version(&self, lane: &Lane) -> Result<(), RedisError> {
+        if self.target.is_cluster() {
+            return Ok(());
+        }
+        let info: String = from_redis_value(lane.call(redis::cmd("INFO").arg("server")).await?)?;
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        let major: Option<u32> = version.and_then(|version| version.split('.').next()?.parse().ok());
+        if major.is_some_and(|major| major < OLDEST) {
+            tracing::error!(version, "this Redis is too old: at least {OLDEST}.0 is needed");
+            return Err(RedisError::from((
+                redis::ErrorKind::InvalidClientConfig,
+                "Redis is too old",
+            )));
+        }
+        Ok(())
     }
 
     /// Returns when the connection is lost.
