@@ -93,9 +93,14 @@ impl Cluster {
         })
     }
 
-    pub(super) async fn give_lease_back(&self, link: &Link) -> Result<(), RedisError> {
-        let mut command = redis::cmd("ZREM");
-        command.arg(self.names.leases()).arg(self.id.load().as_str());
+    /// `is_empty`: nothing is left behind. Otherwise the lease ends now, and whoever sees it sees to the rest.
+    pub(super) async fn give_lease_back(&self, link: &Link, is_empty: bool) -> Result<(), RedisError> {
+        let mut command = redis::cmd(if is_empty { "ZREM" } else { "ZADD" });
+        command.arg(self.names.leases());
+        if !is_empty {
+            command.arg(0);
+        }
+        command.arg(self.id.load().as_str());
         link.holding.call(&command).await.map(|_| ())
     }
 
@@ -117,7 +122,11 @@ impl Cluster {
     /// Lets go of what nobody has wanted for a while.
     fn let_go(&self) {
         let now_s = clock::monotonic_seconds();
-        let linger_s = clock::ceil_seconds(self.section.linger);
+        let linger_s = if self.is_leaving.load(Ordering::Acquire) {
+            0
+        } else {
+            clock::ceil_seconds(self.section.linger)
+        };
         let resting = std::mem::take(&mut *lock(&self.idle));
         for held in resting {
             match held.let_go(now_s, linger_s) {

@@ -104,6 +104,7 @@ impl Cluster {
                     self.serve(&link).await;
                     self.is_accepting.store(false, Ordering::Release);
                     self.link.store(None);
+                    self.pool.retain(|_, _| false);
                     self.counters.losses.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!("Redis is out of reach: publishes are refused, sockets stay");
                 }
@@ -336,18 +337,21 @@ impl Cluster {
         }
     }
 
-    /// Waits until Redis knows that this node holds nothing more, and gives the lease back. After `time` at the latest:
-    /// then the lease runs out, and the others see to the rest.
+    /// Lets go of everything that nobody wants, at once, and gives the lease back when Redis knows that this node holds
+    /// nothing more. What takes longer than `time` is left to the others.
     pub async fn leave(&self, time: Duration) {
-        let settled = async {
-            while self.table.all().iter().any(|held| !held.is_settled()) {
+        self.is_leaving.store(true, Ordering::Release);
+        let empty = async {
+            while self.table.len() > 0 {
                 sleep(Duration::from_millis(10)).await;
             }
-            let link = self.link.load_full()?;
-            self.give_lease_back(&link).await.ok()
         };
-        if !matches!(timeout(time, settled).await, Ok(Some(()))) {
-            tracing::warn!("Redis was not told of everybody's leaving: the lease will run out");
+        let is_empty = timeout(time, empty).await.is_ok();
+        let Some(link) = self.link.load_full() else {
+            return;
+        };
+        if let Err(error) = self.give_lease_back(&link, is_empty).await {
+            tracing::warn!(%error, "the lease could not be given back: it will run out");
         }
     }
 }

@@ -112,6 +112,8 @@ pub struct Cluster {
     /// The last entry of the control log that was acted upon.
     control_seen: Mutex<String>,
     brought: Brought,
+    /// The node is about to end: nothing lingers.
+    is_leaving: AtomicBool,
     pub counters: ClusterCounters,
 }
 
@@ -173,6 +175,7 @@ impl Cluster {
             clock_ahead_ms: AtomicI64::new(0),
             control_seen: Mutex::default(),
             brought: Brought::new(settings.idempotency),
+            is_leaving: AtomicBool::new(false),
             counters: ClusterCounters::default(),
         }))
     }

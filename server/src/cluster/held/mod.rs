@@ -399,12 +399,6 @@ impl Held {
         }
     }
 
-    /// Whether Redis knows all that there is to know.
-    pub(super) fn is_settled(&self) -> bool {
-        let state = self.lock();
-        !(state.is_asking || state.is_dirty) || state.phase == Phase::Gone
-    }
-
     /// Redis has answered.
     pub(super) fn answered(&self, asked: Asked, mut done: Done, node: &dyn Node) -> Outcome {
         let mut state = self.lock();
