@@ -54,6 +54,9 @@ impl Cluster {
     }
 
     async fn renew(&self, link: &Link) -> Result<(), RedisError> {
+        if self.has_left.load(Ordering::Acquire) {
+            return Ok(());
+        }
         let lease = self.lease(link, false).await?;
         if !lease.was_there {
             self.be_reborn(link).await?;
@@ -95,6 +98,7 @@ impl Cluster {
 
     /// `is_empty`: nothing is left behind. Otherwise the lease ends now, and whoever sees it sees to the rest.
     pub(super) async fn give_lease_back(&self, link: &Link, is_empty: bool) -> Result<(), RedisError> {
+        self.has_left.store(true, Ordering::Release);
         let mut command = redis::cmd(if is_empty { "ZREM" } else { "ZADD" });
         command.arg(self.names.leases());
         if !is_empty {

@@ -114,6 +114,8 @@ pub struct Cluster {
     brought: Brought,
     /// The node is about to end: nothing lingers.
     is_leaving: AtomicBool,
+    /// It has given its lease back.
+    has_left: AtomicBool,
     pub counters: ClusterCounters,
 }
 
@@ -176,6 +178,7 @@ impl Cluster {
             control_seen: Mutex::default(),
             brought: Brought::new(settings.idempotency),
             is_leaving: AtomicBool::new(false),
+            has_left: AtomicBool::new(false),
             counters: ClusterCounters::default(),
         }))
     }
