@@ -19,7 +19,7 @@ const FLOORS: [&[&str]; 8] = [
 ];
 
 /// Uses between siblings that were decided upon, with their reason.
-const DECIDED: [(&str, &str, &str); 2] = [
+const DECIDED: [(&str, &str, &str); 3] = [
     (
         "presence",
         "webhooks",
@@ -29,6 +29,11 @@ const DECIDED: [(&str, &str, &str); 2] = [
         "config",
         "storage",
         "the URL of a Redis is judged by whoever will connect to it",
+    ),
+    (
+        "cluster",
+        "hub",
+        "its tests run the suite of what the hub relies on",
     ),
 ];
 
