@@ -57,7 +57,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "unit",
         about: "unit, golden and documentation tests beside the code",
-        needs: &[],
+        needs: &[REDIS],
         kind: cargo_test(&["--exclude", "dunlin-tests"], &[]),
     },
     Layer {

@@ -367,6 +367,6 @@ mod tests {
         let outbox = Arc::new(MemoryOutbox::new(0));
         let history = HistorySection { max_bytes: 0 };
         let presence = MemoryPresence::new(Arc::default(), node.clone(), outbox, throttle, &history);
-        contract::run(&presence, &node).await;
+        contract::run(&presence, &node, &App::fresh(|_| {})).await;
     }
 }

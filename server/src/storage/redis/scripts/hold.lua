@@ -208,7 +208,8 @@ if a.cache and a.joins > 0 then
   if remembered then
     lives_ms = redis.call('PTTL', cached)
   else
-    for _ = 1, a.joins do
+    -- Who was counted before has missed it before: only the answer was lost.
+    for _ = 1, math.min(a.joins, count - (mine_before or 0)) do
       note('cache_miss')
     end
   end
