@@ -101,6 +101,8 @@ impl Connection {
         } else {
             u32::MAX
         };
-        by_phase.min(stalled_s).min(authorize_by_s.unwrap_or(u32::MAX))
+        let due_s = by_phase.min(stalled_s).min(authorize_by_s.unwrap_or(u32::MAX));
+        // What is counted from began somewhere in its second: one more, lest anything end before its time.
+        due_s.saturating_add(1)
     }
 }

@@ -78,14 +78,14 @@ impl Shard {
                 | Phase::Pinged {
                     authorize_by_s: Some(by_s),
                     ..
-                } if by_s <= now_s => {
+                } if by_s < now_s => {
                     self.close(
                         at,
                         CloseCode::Unauthorized,
                         "Connection not authorized within timeout",
                     );
                 }
-                _ if connection.armed && connection.accepted_s + bounds.write_stall_s <= now_s => {
+                _ if connection.armed && connection.accepted_s + bounds.write_stall_s < now_s => {
                     self.cut(at.slot);
                 }
                 Phase::Open { authorize_by_s } => {
