@@ -304,7 +304,7 @@ impl Client {
     }
 }
 
-/// Connects where the first node is expected to refuse in-band: the error it sends, and the close after it.
+/// Connects where the last node is expected to refuse in-band: the error it sends, and the close after it.
 pub(crate) async fn refused(world: &World, path: &str) -> (Event, u16, String) {
     let mut socket = Socket::open(world.address, path).await;
     let Seen::Frame(frame) = socket.next().await else {

@@ -352,7 +352,7 @@ impl Call {
     }
 
     pub(crate) async fn send(&self, world: &World) -> Answer {
-        self.send_to(world.address).await
+        self.send_to(world.nodes[0].address).await
     }
 
     pub(crate) async fn send_to(&self, address: SocketAddr) -> Answer {
@@ -361,7 +361,7 @@ impl Call {
 
     /// Sends it with this signature, or with none.
     pub(crate) async fn send_forged(&self, world: &World, signature: Option<&str>) -> Answer {
-        exchange(world.address, &self.bytes_with(signature)).await
+        exchange(world.nodes[0].address, &self.bytes_with(signature)).await
     }
 }
 

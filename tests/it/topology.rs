@@ -1,8 +1,8 @@
 //! Whether the tests run against one node in memory, or against two nodes that share a Redis.
 //!
-//! `DUNLIN_TEST_TOPOLOGY=cluster` turns every world whose test does not say otherwise into two nodes: requests go to
-//! the first, sockets to the second and the first in turn, so that what a test publishes and hears crosses nodes
-//! although the test knows of one server only. A test that is about a single process says so with
+//! `DUNLIN_TEST_TOPOLOGY=cluster` turns every world whose test does not say otherwise into two nodes: signed requests go
+//! to the first, clients to the second and the first in turn, and connections opened by hand to the second, so that what
+//! a test publishes and hears crosses nodes although the test knows of one server only. A test that is about a single process says so with
 //! [`only_one_node`](crate::world::Builder::only_one_node), and why; it still runs, on one node with Redis.
 
 use std::io::Write as _;

@@ -215,7 +215,7 @@ impl Builder {
             node.wait_until_ready()?;
         }
         Ok(World {
-            address: nodes[0].address,
+            address: nodes[nodes.len() - 1].address,
             nodes,
             prefix,
             is_troubled: self.is_troubled,
@@ -228,7 +228,7 @@ impl Builder {
 pub(crate) struct World {
     /// At least one.
     pub(crate) nodes: Vec<Node>,
-    /// That of the first node, where requests go.
+    /// Where connections go that a test opens by hand: the last node, while signed requests go to the first.
     pub(crate) address: SocketAddr,
     /// What all its keys in Redis begin with.
     pub(crate) prefix: String,

@@ -5,6 +5,7 @@ use super::{RECOVERY, SHORT_LEASES};
 use crate::client::Client;
 use crate::node::Node;
 use crate::world::{App, DEADLINE, World, eventually_within};
+use rustix::process::Signal;
 use serde_json::json;
 use std::time::Duration;
 
@@ -96,6 +97,36 @@ async fn the_channels_and_counts_of_a_killed_node_are_gone() {
             break;
         }
     }
+    watcher.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_asked_to_end_takes_everything_with_it_at_once() {
+    let app = App::counting(1);
+    // Nothing of this is left to the end of the lease.
+    let world = World::builder()
+        .nodes(2)
+        .config("[redis]\nlease_ms = 60000\n[server]\ndrain_window_ms = 200\nshutdown_timeout_ms = 4000")
+        .app(&app)
+        .start();
+    let (a, b) = world.pair();
+    let mut watcher = Watcher::join(b, &app, "presence-a", "watcher").await;
+    let mut tabs = Vec::new();
+    for (node, user) in [(a, "leaves"), (a, "stays"), (b, "stays")] {
+        let mut client = Client::connect_to(node, &app).await;
+        client.join("presence-a", user).await;
+        client.subscribe("private-a").await;
+        tabs.push(client);
+    }
+    watcher.sees(&["leaves", "stays", "watcher"], DEADLINE).await;
+    a.signal(Signal::TERM);
+    watcher.sees(&["stays", "watcher"], DEADLINE).await;
+    let status = a.exit_within(DEADLINE).await.expect("the process ends");
+    assert!(status.success(), "{status}");
+    all_list(&[b], &app, "presence-a", &["stays", "watcher"], DEADLINE).await;
+    let info = [("info", "subscription_count")];
+    let answer = b.get(&app, "/channels/private-a", &info).await.json();
+    assert_eq!(answer, json!({ "occupied": true, "subscription_count": 1 }));
     watcher.expect_quiet().await;
 }
 

@@ -84,9 +84,14 @@ async fn control_frames_may_come_between_fragments() {
             &[first.clone(), Draft::new(PONG, "x"), second.clone()],
             Expect::PusherPongs(1),
         ),
-        case(
+        // In one write: what comes after the end of the connection resets it.
+        raw(
             "close between",
-            &[first, Draft::close(1000, "bye"), second],
+            vec![
+                [first, Draft::close(1000, "bye"), second]
+                    .map(|draft| draft.bytes())
+                    .concat(),
+            ],
             Expect::Closed(&[1000]),
         ),
     ];
