@@ -107,8 +107,8 @@ impl Record {
             let channel = channel_of(message).and_then(|name| self.channels.get_mut(name));
             match channel {
                 Some(channel) => {
-                    channel.log.push(Seen::Event(stamp.sequence, Instant::now()));
                     channel.reach_announced();
+                    channel.log.push(Seen::Event(stamp.sequence, Instant::now()));
                 }
                 None => self.odd(message),
             }
@@ -204,6 +204,10 @@ impl ChannelRecord {
         };
         let epoch = position.split_once(':').map_or("", |(epoch, _)| epoch);
         if self.epochs.last().is_none_or(|last| last != epoch) {
+            // What lies between two epochs is unknown, and this is how it is said to those who stay connected.
+            if !self.epochs.is_empty() {
+                self.log.push(Seen::Broken);
+            }
             self.epochs.push(epoch.to_owned());
         }
         self.position = Some(position);

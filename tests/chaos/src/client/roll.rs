@@ -46,7 +46,8 @@ impl Roll<'_> {
         }
     }
 
-    async fn difference<'w>(
+    /// What is not exact right now, if anything is: what was right once must stay so.
+    pub(crate) async fn difference<'w>(
         &self,
         watchers: impl Iterator<Item = &'w Subscriber>,
         expected: &BTreeSet<String>,

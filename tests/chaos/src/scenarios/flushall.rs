@@ -90,12 +90,14 @@ async fn once(context: &Context, name: &str, loss: Loss) -> Result<Report> {
     let told = until(PATIENCE, || readers.iter().all(knows))
         .await
         .map(|_| lost.elapsed());
-    proxy.heal();
+    // In this order: what waits in the proxy tells of the new epoch.
     proxy.cut(Cut::Reset);
+    proxy.heal();
     let broken = |reader: &Subscriber| reader.channel(KEPT).log.contains(&Seen::Broken);
     until(PATIENCE, || resuming.iter().all(broken)).await;
     last(context.time(6) / 2).await;
     let outcomes = load.stop().await;
+    let later = roll.difference(members.iter(), &everybody).await;
 
     let mut report = Report::default();
     report.within("presence exact", EXACT, exact.as_ref().ok().copied());
@@ -114,9 +116,12 @@ async fn once(context: &Context, name: &str, loss: Loss) -> Result<Report> {
     report.none("messages that contradict those before", odd.len());
     report.none("panics", stage.panics());
     report.figure("publishes", crate::client::load::tally(&outcomes));
-    if let Err(difference) = exact {
-        report.detail(difference);
-    }
+    report.none("differences in presence in the end", usize::from(later.is_some()));
+    exact
+        .err()
+        .into_iter()
+        .chain(later)
+        .for_each(|difference| report.detail(difference));
     odd.into_iter().take(3).for_each(|message| report.detail(message));
     Ok(report)
 }

@@ -33,7 +33,7 @@ const ARRIVAL: Duration = Duration::from_secs(10);
 pub(super) async fn play(context: &Context) -> Result<Report> {
     let plan = Plan::cluster(2)
         .persistence(Persistence::AppendOnly)
-        .history("kept-*", 1_000_000, 3600);
+        .history("kept-*", 100_000, 3600);
     let mut stage = Stage::start(&context.binary, &context.dir, &plan).await?;
     let target = Rc::new(stage.target());
     let addresses = stage.addresses();

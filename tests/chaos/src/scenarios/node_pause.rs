@@ -60,6 +60,9 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         .exact(watchers.iter().chain(&members), &everybody, PATIENCE)
         .await;
     last(AFTERMATH).await;
+    let later = roll(everywhere)
+        .difference(watchers.iter().chain(&members), &everybody)
+        .await;
 
     let absent = names(&[("member", MEMBERS)]);
     let redis = stage.redis()?;
@@ -93,9 +96,9 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     report.none("panics", stage.panics());
     report.figure("pause", crate::report::shown(resumed - paused));
     report.figure("users on both nodes, who stayed", ON_BOTH);
-    for difference in [gone, back].into_iter().filter_map(Result::err) {
-        report.detail(difference);
-    }
+    report.none("differences in presence in the end", usize::from(later.is_some()));
+    let differences = [gone, back].into_iter().filter_map(Result::err).chain(later);
+    differences.for_each(|difference| report.detail(difference));
     odd.into_iter().take(3).for_each(|message| report.detail(message));
     Ok(report)
 }

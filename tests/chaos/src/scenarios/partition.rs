@@ -101,6 +101,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     let exact = roll.exact(members.iter(), &everybody, PATIENCE).await;
     last(TRAFFIC.saturating_sub(healed.elapsed())).await;
     let outcomes = load.stop().await;
+    let later = roll.difference(members.iter(), &everybody).await;
 
     let mut report = Report::default();
     report.within(
@@ -164,9 +165,12 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     report.none("messages that contradict those before", odd.len());
     report.none("panics", stage.panics());
     report.figure("partition", shown(healed - cut));
-    if let Err(difference) = exact {
-        report.detail(difference);
-    }
+    report.none("differences in presence in the end", usize::from(later.is_some()));
+    exact
+        .err()
+        .into_iter()
+        .chain(later)
+        .for_each(|difference| report.detail(difference));
     odd.into_iter().take(3).for_each(|message| report.detail(message));
     Ok(report)
 }

@@ -121,6 +121,7 @@ async fn once(context: &Context, name: &str, absence: Absence) -> Result<Report>
     let exact = roll.exact(members.iter(), &everybody, PATIENCE).await;
     last(phase.saturating_sub(back.elapsed())).await;
     let outcomes = load.stop().await;
+    let later = roll.difference(members.iter(), &everybody).await;
 
     let mut report = Report::default();
     answers(&mut report, &outcomes, ANSWER);
@@ -194,9 +195,12 @@ async fn once(context: &Context, name: &str, absence: Absence) -> Result<Report>
     report.none("messages that contradict those before", odd.len());
     report.none("panics", stage.panics());
     report.figure("Redis was away for", crate::report::shown(back - away));
-    if let Err(difference) = exact {
-        report.detail(difference);
-    }
+    report.none("differences in presence in the end", usize::from(later.is_some()));
+    exact
+        .err()
+        .into_iter()
+        .chain(later)
+        .for_each(|difference| report.detail(difference));
     odd.into_iter().take(3).for_each(|message| report.detail(message));
     Ok(report)
 }

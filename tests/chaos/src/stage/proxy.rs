@@ -125,8 +125,10 @@ async fn carry(mut client: TcpStream, mut upstream: TcpStream, mut state: watch:
             )
         };
         tokio::select! {
-            _ = both => return,
+            // The cut first: what waits in a stall that ends right after it is lost.
+            biased;
             cut = state.wait_for(|state| state.cuts.0 > cuts) => cut.map_or(Cut::End, |state| state.cuts.1),
+            _ = both => return,
         }
     };
     if how == Cut::Reset {
