@@ -13,8 +13,8 @@ use futures_util::stream::once;
 use super::fallback::body::{self, Streaming};
 use super::fallback::session::{Link, Receiver};
 use super::fallback::{
-    Denied, answer, connect, frames, is_tls, origin, read_body, read_messages, resource, session_key, table,
-    worker,
+    Denied, answer, connect_and_wait, frames, is_tls, origin, read_body, read_messages, resource,
+    session_key, table, worker,
 };
 use super::wanted_app;
 
@@ -54,7 +54,7 @@ fn key(request: &HttpRequest) -> Option<String> {
 ///
 /// # Errors
 /// Why it is refused, to be said in-band.
-fn receive(request: &HttpRequest, key: String) -> Result<Receiver, (CloseCode, String)> {
+async fn receive(request: &HttpRequest, key: String) -> Result<Receiver, (CloseCode, String)> {
     let worker = worker(request);
     let sessions = &worker.sessions;
     if let Some(session) = sessions.find(&key) {
@@ -68,7 +68,9 @@ fn receive(request: &HttpRequest, key: String) -> Result<Receiver, (CloseCode, S
         is_tls(request),
         origin(request),
     )?;
-    let connected = connect(&worker, app).map_err(|code| (code, code.message().to_owned()))?;
+    let connected = connect_and_wait(&worker, app)
+        .await
+        .map_err(|code| (code, code.message().to_owned()))?;
     let at = connected.at;
     let session = match sessions.add(key, Link::Connected(connected)) {
         Ok(session) => {
@@ -96,7 +98,7 @@ async fn streaming(request: HttpRequest) -> HttpResponse {
     answer
         .content_type(CONTENT_TYPE)
         .insert_header(("X-Accel-Buffering", "no"));
-    match receive(&request, key) {
+    match receive(&request, key).await {
         Ok(receiver) => {
             let heartbeat = worker(&request).fallback.heartbeat;
             answer.streaming(Streaming::new(receiver, PRELUDE, frames::line, heartbeat).limited())
@@ -112,7 +114,7 @@ async fn polling(request: HttpRequest) -> HttpResponse {
     let Some(key) = key(&request) else {
         return Denied::unknown_session().answer(&request);
     };
-    let body = match receive(&request, key) {
+    let body = match receive(&request, key).await {
         Ok(receiver) => frames::lines(&body::poll(receiver, worker(&request).fallback.poll_timeout).await),
         Err(refusal) => refused(refusal),
     };

@@ -6,6 +6,7 @@ use std::task::Waker;
 use dunlin_protocol::names::UserId;
 
 use super::Bounds;
+use super::quota::{ADMISSION_TIMEOUT_S, Place};
 use crate::hub::outbox::Outbox;
 use crate::hub::session::Session;
 use crate::hub::socket::Socket;
@@ -18,8 +19,7 @@ pub(super) struct Connection {
     pub(super) armed: bool,
     /// In the queue of connections to flush.
     pub(super) dirty: bool,
-    /// Given out when the handshake was taken into the app's quota.
-    pub(super) counted: bool,
+    pub(super) place: Place,
     /// The second in which something was last received.
     pub(super) heard_s: u32,
     /// The second in which the socket last took something, while it is armed.
@@ -29,12 +29,14 @@ pub(super) struct Connection {
     pub(super) waker: Waker,
     pub(super) memberships: Vec<Membership>,
     pub(super) session: Session,
-    /// Messages that wait for the answer to a join.
+    /// Messages that wait for the answer to a join, or to be let in.
     pub(super) deferred: Option<VecDeque<String>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
+    /// The handshake was answered and nothing else said: whether the app has room for it is being asked.
+    Waiting { since_s: u32 },
     /// Must be authorized by then, if ever.
     Open { authorize_by_s: Option<u32> },
     /// A ping is out since then.
@@ -81,12 +83,16 @@ impl Connection {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open { .. } | Phase::Pinged { .. })
+        matches!(
+            self.phase,
+            Phase::Waiting { .. } | Phase::Open { .. } | Phase::Pinged { .. }
+        )
     }
 
     /// The second in which something is due.
     pub(super) fn deadline(&self, bounds: &Bounds) -> u32 {
         let (by_phase, authorize_by_s) = match self.phase {
+            Phase::Waiting { since_s } => (since_s + ADMISSION_TIMEOUT_S, None),
             Phase::Open { authorize_by_s } => (self.heard_s + bounds.activity_timeout_s, authorize_by_s),
             Phase::Pinged {
                 since_s,

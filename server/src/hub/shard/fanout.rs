@@ -84,11 +84,7 @@ impl Shard {
                     }
                 }
                 Mail::Gone { connection } => self.gone(connection),
-                Mail::Admitted { app, granted, .. } => {
-                    if granted {
-                        self.services.presence.dismiss(&app);
-                    }
-                }
+                Mail::Admitted { to, app, granted } => self.admitted(to, &app, granted),
                 Mail::TerminateUser { app, user_id } => self.terminate_user(app, &user_id),
                 Mail::Drain { seconds } => self.start_draining(seconds),
             }

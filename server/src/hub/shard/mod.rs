@@ -7,6 +7,7 @@
 mod channels;
 mod connection;
 mod fanout;
+mod quota;
 mod recovery;
 mod rules;
 mod socket_id;
@@ -41,6 +42,7 @@ use crate::storage::keys::{AppNum, ChannelMap};
 use channels::LocalChannel;
 use connection::{Connection, Phase};
 use fanout::Group;
+use quota::Place;
 pub use socket_id::is_on;
 use socket_id::new_socket_id;
 use time::{Drain, Timer};
@@ -163,12 +165,13 @@ impl Shard {
         }
     }
 
-    /// Opens a connection: its greeting and `connection_established` are in its outbox.
+    /// Opens a connection: its greeting is in its outbox, and `connection_established`, unless it has to wait for room in
+    /// its app's quota.
     ///
     /// # Errors
     /// It is refused with this code; what was accepted is given back, to be told so.
     pub fn open(&mut self, accepted: Accepted) -> Result<ConnectionRef, Box<(Refused, Accepted)>> {
-        if let Err(refused) = self.admit(&accepted.app) {
+        if let Err(refused) = self.has_room() {
             return Err(Box::new((refused, accepted)));
         }
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -182,30 +185,40 @@ impl Shard {
         self.slots[slot as usize].generation = self.generation;
         let at = self.reference(slot);
         let socket_id = new_socket_id(at);
-        let established = outgoing::connection_established(socket_id, self.bounds.activity_timeout_s);
-        let mut outbox = Outbox::default();
-        let mut first = BytesMut::with_capacity(accepted.greeting.len() + established.len());
-        first.extend_from_slice(&accepted.greeting);
-        first.extend_from_slice(&established);
-        outbox.push(first.freeze());
         let authorize_by_s = accepted
             .app
             .authorized_connections_s
             .map(|seconds| self.now_s + seconds);
+        // A connection that has to authorize itself is counted once it has.
+        let counts_now = authorize_by_s.is_none();
+        let waits = counts_now && accepted.app.limits.connections != 0;
+        let mut first = BytesMut::from(&accepted.greeting[..]);
+        if !waits {
+            let established = outgoing::connection_established(socket_id, self.bounds.activity_timeout_s);
+            first.extend_from_slice(&established);
+        }
+        let mut outbox = Outbox::default();
+        if !first.is_empty() {
+            outbox.push(first.freeze());
+        }
         let mut connection = Connection {
             socket: accepted.socket,
             outbox,
-            phase: Phase::Open { authorize_by_s },
+            phase: if waits {
+                Phase::Waiting { since_s: self.now_s }
+            } else {
+                Phase::Open { authorize_by_s }
+            },
             armed: false,
             dirty: false,
-            counted: authorize_by_s.is_none(),
+            place: Place::None,
             heard_s: self.now_s,
             accepted_s: self.now_s,
             timer_s: 0,
             waker: Waker::noop().clone(),
             memberships: Vec::new(),
             session: Session::new(accepted.app, socket_id),
-            deferred: None,
+            deferred: waits.then(VecDeque::new),
         };
         connection.timer_s = connection.deadline(&self.bounds);
         self.wheel.insert(
@@ -218,20 +231,18 @@ impl Shard {
         );
         self.slots[slot as usize].connection = Some(connection);
         self.counters().connections.fetch_add(1, Relaxed);
+        if counts_now {
+            self.take_place(at);
+        }
         Ok(at)
     }
 
-    fn admit(&self, app: &App) -> Result<(), Refused> {
+    fn has_room(&self) -> Result<(), Refused> {
         if self.drain.is_some() {
             return Err(Refused(CloseCode::ReconnectNow));
         }
         if !self.hub.has_room() {
             return Err(Refused(CloseCode::OverCapacity));
-        }
-        // A connection that has to authorize itself is counted once it has.
-        if app.authorized_connections_s.is_none() {
-            app.take_connection()
-                .map_err(|_| Refused(CloseCode::OverConnectionQuota))?;
         }
         Ok(())
     }
@@ -244,10 +255,12 @@ impl Shard {
         connection.deferred = None;
         let memberships = mem::take(&mut connection.memberships);
         let app = Arc::clone(&connection.session.app);
-        if mem::take(&mut connection.counted) {
-            app.give_connection_back();
+        let place = mem::take(&mut connection.place);
+        let user = connection.session.sign_out();
+        if place == Place::Taken {
+            self.give_place_back(&app);
         }
-        if let Some((user_id, watchlist)) = connection.session.sign_out() {
+        if let Some((user_id, watchlist)) = user {
             let key = (app.num, user_id.clone());
             if let Some(slots) = self.users.get_mut(&key) {
                 slots.retain(|other| *other != slot);

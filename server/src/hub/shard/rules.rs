@@ -12,6 +12,7 @@ use dunlin_protocol::pusher::outgoing;
 
 use super::Shard;
 use super::connection::{Membership, PENDING, Phase, place};
+use super::quota::Place;
 use crate::broker::{Origin, Publication};
 use crate::clock;
 use crate::hub::session::{Effect, Subscription, Subscriptions};
@@ -162,15 +163,12 @@ impl Shard {
         };
         match &mut connection.phase {
             Phase::Open { authorize_by_s } | Phase::Pinged { authorize_by_s, .. } => *authorize_by_s = None,
-            Phase::Closing { .. } | Phase::Failing { .. } | Phase::Closed { .. } => return,
-        }
-        if !connection.counted {
-            if connection.session.app.take_connection().is_err() {
-                let code = CloseCode::OverConnectionQuota;
-                self.close(at, code, code.message());
-            } else {
-                connection.counted = true;
+            Phase::Waiting { .. } | Phase::Closing { .. } | Phase::Failing { .. } | Phase::Closed { .. } => {
+                return;
             }
+        }
+        if connection.place == Place::None {
+            self.take_place(at);
         }
     }
 

@@ -72,6 +72,9 @@ impl Shard {
                 Phase::Closing { .. } | Phase::Failing { .. } | Phase::Closed { .. } => {
                     return self.remove(at.slot);
                 }
+                Phase::Waiting { .. } => {
+                    self.close(at, CloseCode::OverCapacity, CloseCode::OverCapacity.message());
+                }
                 Phase::Open {
                     authorize_by_s: Some(by_s),
                 }

@@ -112,8 +112,10 @@ impl Shard {
 
     /// Says why in a `pusher:error`, then closes. What waits for the connection is still sent.
     pub fn close(&mut self, at: ConnectionRef, code: CloseCode, message: &str) {
-        if self.connection(at).is_none_or(|connection| !connection.is_open()) {
-            return;
+        match self.connection(at).map(|connection| connection.phase) {
+            Some(Phase::Open { .. } | Phase::Pinged { .. }) => {}
+            Some(Phase::Waiting { .. }) => return self.refuse(at, code, message),
+            Some(Phase::Closing { .. } | Phase::Failing { .. } | Phase::Closed { .. }) | None => return,
         }
         self.append(at.slot, outgoing::error(Some(code.code()), message));
         self.append(at.slot, outgoing::close_frame(code.code(), message));

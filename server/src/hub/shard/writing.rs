@@ -69,7 +69,7 @@ impl Shard {
             return;
         }
         match connection.phase {
-            Phase::Open { .. } | Phase::Pinged { .. } => {}
+            Phase::Waiting { .. } | Phase::Open { .. } | Phase::Pinged { .. } => {}
             Phase::Closing { .. } if !matches!(connection.socket, Socket::Pipe(_)) => {}
             Phase::Closing { .. } | Phase::Failing { .. } => connection.socket.end(&connection.waker),
             Phase::Closed { .. } => self.remove(slot),

@@ -12,6 +12,7 @@ pub mod frames;
 pub mod session;
 pub mod table;
 
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -189,10 +190,10 @@ pub struct Connected {
     pub pipe: Arc<Pipe>,
 }
 
-/// Opens a connection on this worker. Its greeting is in the pipe.
+/// Opens a connection on this worker. What there is to say is in the pipe, or comes when the app was found to have room.
 ///
 /// # Errors
-/// The app or the node is full, or parting.
+/// The node is full, or parting.
 pub(super) fn connect(worker: &Worker, app: Arc<App>) -> Result<Connected, CloseCode> {
     let pipe = Arc::new(Pipe::new(WINDOW_BYTES));
     let accepted = Accepted {
@@ -211,4 +212,34 @@ pub(super) fn connect(worker: &Worker, app: Arc<App>) -> Result<Connected, Close
             Err(code)
         }
     }
+}
+
+/// The same, and waits until the connection was let in.
+///
+/// # Errors
+/// The app or the node is full, or parting.
+pub(super) async fn connect_and_wait(worker: &Worker, app: Arc<App>) -> Result<Connected, CloseCode> {
+    /// The request may be given up meanwhile: then nobody would know of the connection.
+    struct Opening<'a> {
+        worker: &'a Worker,
+        at: ConnectionRef,
+        is_over: bool,
+    }
+    impl Drop for Opening<'_> {
+        fn drop(&mut self) {
+            if !self.is_over {
+                self.worker.shard.borrow_mut().gone(self.at);
+            }
+        }
+    }
+    let connected = connect(worker, app)?;
+    let at = connected.at;
+    let mut opening = Opening {
+        worker,
+        at,
+        is_over: false,
+    };
+    poll_fn(|cx| worker.shard.borrow_mut().poll_admitted(at, cx)).await?;
+    opening.is_over = true;
+    Ok(connected)
 }
