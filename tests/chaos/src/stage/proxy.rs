@@ -155,3 +155,88 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut state: watch::R
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    /// A proxy in front of a server that sends everything back, and a connection through it.
+    async fn with_echo(test: impl AsyncFnOnce(Proxy, TcpStream)) {
+        let echo = async {
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+            let address = server.local_addr().unwrap();
+            let _serving = AbortOnDropHandle::new(spawn_local(async move {
+                let mut connections = JoinSet::new();
+                while let Ok((mut stream, _)) = server.accept().await {
+                    connections.spawn_local(async move {
+                        let (mut read, mut write) = stream.split();
+                        drop(tokio::io::copy(&mut read, &mut write).await);
+                    });
+                }
+            }));
+            let proxy = Proxy::start(vec![address]).await.unwrap();
+            let stream = TcpStream::connect(proxy.address).await.unwrap();
+            timeout(Duration::from_secs(10), test(proxy, stream))
+                .await
+                .unwrap();
+        };
+        tokio::task::LocalSet::new().run_until(echo).await;
+    }
+
+    async fn echoed(stream: &mut TcpStream, byte: u8) -> bool {
+        let mut answer = [0];
+        let sent = stream.write_all(&[byte]).await.is_ok();
+        sent && stream.read_exact(&mut answer).await.is_ok() && answer == [byte]
+    }
+
+    #[tokio::test]
+    async fn what_waits_in_a_stall_arrives_when_it_ends() {
+        with_echo(async |proxy, mut stream| {
+            assert!(echoed(&mut stream, b'a').await);
+            proxy.stall();
+            let mut other = TcpStream::connect(proxy.address).await.unwrap();
+            let early = timeout(Duration::from_millis(100), echoed(&mut stream, b'b')).await;
+            assert!(early.is_err());
+            proxy.heal();
+            let mut answer = [0];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(answer, [b'b']);
+            assert!(echoed(&mut other, b'c').await);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_cut_ends_what_is_there_in_the_way_that_was_asked_for() {
+        with_echo(async |proxy, mut stream| {
+            assert!(echoed(&mut stream, b'a').await);
+            proxy.cut(Cut::Reset);
+            assert!(
+                stream
+                    .read_u8()
+                    .await
+                    .is_err_and(|error| { error.kind() == std::io::ErrorKind::ConnectionReset })
+            );
+            let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+            assert!(echoed(&mut stream, b'b').await);
+            proxy.cut(Cut::End);
+            assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_cut_in_a_stall_loses_what_waited() {
+        with_echo(async |proxy, mut stream| {
+            assert!(echoed(&mut stream, b'a').await);
+            proxy.stall();
+            stream.write_all(b"b").await.unwrap();
+            proxy.cut(Cut::Reset);
+            proxy.heal();
+            assert!(stream.read_u8().await.is_err());
+        })
+        .await;
+    }
+}
