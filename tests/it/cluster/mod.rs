@@ -3,8 +3,9 @@
 //!
 //! Tests that harm nothing share two nodes and take an app each ([`shared`]); the others start their own. By theme:
 //! `delivery`, `presence`, `queries`, `cache`, `users`, `quota` and `isolation` are about what crosses nodes; `endings`
-//! about connections, `node_death`, `partition`, `redis_away` and `amnesia` about parts that fail, `growth` about what is
-//! left behind. `backends` goes one journey on every kind of Redis, and `parts` tests what these tests are made of.
+//! about connections, `node_death`, `partition`, `redis_away`, `amnesia` and `history` about parts that fail, `growth`
+//! about what is left behind. `backends` goes one journey on every kind of Redis, and `parts` tests what these tests are
+//! made of.
 
 mod amnesia;
 mod backends;
@@ -12,6 +13,7 @@ mod cache;
 mod delivery;
 mod endings;
 mod growth;
+mod history;
 mod isolation;
 mod node_death;
 mod partition;
