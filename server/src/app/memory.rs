@@ -1,24 +1,20 @@
 //! Giving memory back after a crowd has left.
 
-use std::sync::Arc;
-
-use crate::hub::Hub;
-
-/// A crowd: below this many connections what glibc keeps is not worth the walk through its arenas.
+/// A crowd: below this many what glibc keeps is not worth the walk through its arenas.
 const CROWD: u64 = 1_000;
 
 /// Decides, once a second, whether it is time to ask the allocator for what nobody uses any more.
-#[derive(Debug)]
-pub struct Reclaim {
-    hub: Arc<Hub>,
+pub struct Reclaim<F> {
+    count: F,
     peak: u64,
     before: u64,
 }
 
-impl Reclaim {
-    pub fn new(hub: Arc<Hub>) -> Self {
+impl<F: Fn() -> u64> Reclaim<F> {
+    /// `count`: how much there is now of what comes and goes.
+    pub fn new(count: F) -> Self {
         Self {
-            hub,
+            count,
             peak: 0,
             before: 0,
         }
@@ -27,12 +23,12 @@ impl Reclaim {
     /// Half of a crowd is gone and nobody went in the last second, so that one walk is enough. glibc keeps freed
     /// memory per thread, however much it is, unless told.
     pub fn tick(&mut self) {
-        let open = self.hub.open_connections();
-        self.peak = self.peak.max(open);
-        let is_over = open <= self.peak / 2 && self.peak - open >= CROWD && open >= self.before;
-        self.before = open;
+        let now = (self.count)();
+        self.peak = self.peak.max(now);
+        let is_over = now <= self.peak / 2 && self.peak - now >= CROWD && now >= self.before;
+        self.before = now;
         if is_over {
-            self.peak = open;
+            self.peak = now;
             // Takes milliseconds and each arena's lock for a part of them: not on a thread that serves.
             drop(
                 std::thread::Builder::new()

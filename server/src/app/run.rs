@@ -227,7 +227,12 @@ impl Node {
             .into_iter()
             .map(|server| (server.handle(), actix_rt::spawn(server)))
             .collect();
-        let mut reclaim = Reclaim::new(Arc::clone(&hub));
+        let (crowd, things) = (Arc::clone(&hub), cluster.clone());
+        let mut reclaim = Reclaim::new(move || {
+            // Channels of a cluster outlive their last connection by the time they linger.
+            let held = things.as_ref().map_or(0, |cluster| cluster.held() as u64);
+            crowd.open_connections() + held
+        });
         tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
         tasks.every("what expires", Duration::from_secs(1), move || {
             services.presence.tick();
