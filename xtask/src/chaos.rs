@@ -21,7 +21,7 @@ const DEMANDING: [(&str, &[Need]); 2] = [("rolling-restart", &[NGINX]), ("recove
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let plays = |name: &str| args.iter().any(|arg| arg == name || arg == "all");
     if args.iter().all(|arg| arg.starts_with('-')) {
-        return become_chaos(Command::new(build()?).arg("play"), args);
+        return become_chaos(Command::new(build()?).arg("chaos"), args);
     }
     REDIS.meet()?;
     for (_, needs) in DEMANDING.iter().filter(|(name, _)| plays(name)) {
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         let folder = root().join("tests/clients/node");
         succeed(Command::new(NPM_CI[0]).args(&NPM_CI[1..]).current_dir(folder))?;
     }
-    become_chaos(with_server(Command::new(build()?).arg("play"))?, args)
+    become_chaos(with_server(Command::new(build()?).arg("chaos"))?, args)
 }
 
 /// Starts Redis, two nodes and a balancer, and keeps them until Ctrl-C.

@@ -28,8 +28,8 @@ use crate::stage::Scratch;
 
 #[derive(Debug, Parser)]
 #[command(
-    name = "cargo xtask chaos",
-    about = "Breaks things on purpose and measures what is promised for that."
+    bin_name = "cargo xtask",
+    about = "A cluster on this machine: to try, and to break on purpose."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -38,7 +38,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Play scenarios.
+    /// Break Redis, nodes and the way between them under load, and measure what is promised for that.
+    #[command(name = "chaos")]
     Play(Play),
     /// Run Redis, nodes and a balancer until Ctrl-C, for trying it.
     Dev(dev::Arguments),
