@@ -78,12 +78,12 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "node",
-        about: "pusher-js 8 and 4 and the server library pusher, in Node",
+        about: "pusher-js 8 and 4, alone and with our recovery.js, and the server library pusher, in Node",
         needs: &[NODE, NPM],
         kind: client(
             "node",
             NPM_CI,
-            &["node", "run.js", "library", "channels", "restart"],
+            &["node", "run.js", "library", "channels", "restart", "history"],
         ),
     },
     Layer {

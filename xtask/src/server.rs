@@ -15,7 +15,7 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 const LOG_TAIL: usize = 20;
 
 /// The apps of the configuration file: the prefix of their environment variables, and what the file says.
-const APPS: [(&str, &str); 3] = [
+const APPS: [(&str, &str); 4] = [
     (
         "DUNLIN_TEST",
         "id = \"1001\"\nkey = \"main-key\"\nsecret = \"main-secret\"",
@@ -27,6 +27,11 @@ const APPS: [(&str, &str); 3] = [
     (
         "DUNLIN_TEST_DISABLED",
         "id = \"1003\"\nkey = \"disabled-key\"\nsecret = \"disabled-secret\"\nenabled = false",
+    ),
+    (
+        "DUNLIN_TEST_HISTORY",
+        "id = \"1004\"\nkey = \"history-key\"\nsecret = \"history-secret\"\n\
+         history = [{ channels = \"tiny-*\", size = 5, age_s = 600 }, { channels = \"*\", size = 1000, age_s = 600 }]",
     ),
 ];
 

@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import { once } from "node:events";
 import { createReadStream, readFileSync } from "node:fs";
 import { extname, join, normalize } from "node:path";
-import { library } from "./target.js";
+import { library, main } from "./target.js";
 
 const root = import.meta.dirname;
 
@@ -27,9 +27,9 @@ const calls = {
   get: async (pusher, args) => (await pusher.get(...args)).json(),
 };
 
-/** Starts the backend on a free port and returns its base URL. */
-export async function startBackend() {
-  const pusher = library();
+/** Starts the backend of an app on a free port and returns its base URL. */
+export async function startBackend(credentials = main) {
+  const pusher = library(credentials);
   const server = createServer(async (request, response) => {
     const url = new URL(request.url, "http://backend");
     const answer = (status, value) => {

@@ -8,13 +8,18 @@ import { host, main, port } from "./target.js";
 
 const Pusher = createRequire(import.meta.url)("pusher-js");
 export default async function echo(check) {
-  const backend = await startBackend();
+  await conversation(check, "laravel-echo", main);
+}
+
+/** What a client application does with laravel-echo, in this app. */
+export async function conversation(check, label, credentials) {
+  const backend = await startBackend(credentials);
   const call = (method, ...args) => callBackend(backend.url, method, ...args);
 
   for (const broadcaster of ["pusher", "reverb"]) {
-    const that = (sentence, body) => check.that(`laravel-echo ${broadcaster}: ${sentence}`, body);
+    const that = (sentence, body) => check.that(`${label} ${broadcaster}: ${sentence}`, body);
     const start = (id, name) => new Echo({
-      broadcaster, Pusher, key: main.key, cluster: "test", wsHost: host, wsPort: port, forceTLS: false, enabledTransports: ["ws"],
+      broadcaster, Pusher, key: credentials.key, cluster: "test", wsHost: host, wsPort: port, forceTLS: false, enabledTransports: ["ws"],
       authEndpoint: `${backend.url}/channel-auth`, auth: { params: { user_id: id, user_name: name } },
     });
     const [ann, bob] = [start("ann", "Ann"), start("bob", "Bob")];

@@ -15,11 +15,12 @@ export async function callBackend(backend, method, ...args) {
  * @param target.version    its major version: 4 knows no sign-in and no subscription count
  * @param target.decrypts   whether this build of it can open encrypted channels
  * @param target.transport  the only transport it may use
+ * @param target.label     what else tells this journey from others
  * @param target.host, target.port, target.key   the server under test
  * @param target.backend    base URL of the backend
  */
 export async function journey(check, target) {
-  const label = `pusher-js ${target.version} ${target.transport}`;
+  const label = `pusher-js ${target.version} ${target.transport}${target.label ?? ""}`;
   // Channel names of this journey's own: what another one left in a cache channel must not matter.
   const tag = `v${target.version}-${target.transport}-${Date.now().toString(36)}`.replaceAll("_", "-");
   const clients = [];

@@ -16,6 +16,8 @@ export const port = Number(required("DUNLIN_TEST_PORT"));
 export const main = app("DUNLIN_TEST");
 export const other = app("DUNLIN_TEST_OTHER");
 export const disabled = app("DUNLIN_TEST_DISABLED");
+/** All of its channels keep 1000 events, those beginning with `tiny-` 5. */
+export const kept = app("DUNLIN_TEST_HISTORY");
 
 export const encryptionMasterKeyBase64 = Buffer.alloc(32, "k").toString("base64");
 
