@@ -23,6 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 use dunlin_load::{Node, Target};
 
+use crate::report::Circumstances;
 use crate::scenarios::{CATALOGUE, Context, Scenario};
 use crate::stage::Scratch;
 
@@ -67,6 +68,19 @@ struct Play {
     /// The server's binary.
     #[arg(long, hide = true)]
     server: Option<PathBuf>,
+}
+
+impl Play {
+    /// What plays one scenario in this way.
+    fn command(&self, scenario: &Scenario) -> String {
+        let seconds = self.seconds.map(|seconds| format!(" --seconds {seconds}"));
+        let alone = if self.alone { " --alone" } else { "" };
+        format!(
+            "cargo xtask chaos {}{}{alone}",
+            scenario.name,
+            seconds.unwrap_or_default()
+        )
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -120,6 +134,7 @@ async fn play(arguments: &Play) -> Result<()> {
         say("\n`cargo xtask chaos NAME…` plays them, `cargo xtask chaos all --seconds 60` all in short.");
         return Ok(());
     }
+    let circumstances = Circumstances::now();
     let mut broken = Vec::new();
     for scenario in select(arguments)? {
         say(&format!("\n== {}: {}", scenario.name, scenario.about));
@@ -149,7 +164,12 @@ async fn play(arguments: &Play) -> Result<()> {
         }
         if arguments.save {
             let path = format!("docs/benchmarks/chaos-{}.md", scenario.name);
-            let page = report.page(scenario.name, scenario.about, begin.elapsed());
+            let page = report.page(
+                scenario.name,
+                scenario.about,
+                &arguments.command(scenario),
+                &circumstances,
+            );
             fs::write(&path, page).with_context(|| format!("cannot write {path}"))?;
             say(&format!("   saved {path}"));
         }

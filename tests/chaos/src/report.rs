@@ -14,6 +14,28 @@ struct Claim {
     holds: bool,
 }
 
+/// Where and when. Taken at the start, when the server has just been built: the checkout may go on meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Circumstances {
+    date: String,
+    commit: String,
+    machine: String,
+    redis: String,
+}
+
+impl Circumstances {
+    pub(crate) fn now() -> Self {
+        let redis = first_line("redis-server", &["--version"]);
+        let version = redis.split_whitespace().find_map(|word| word.strip_prefix("v="));
+        Self {
+            date: first_line("date", &["-u", "+%F"]),
+            commit: first_line("git", &["log", "-1", "--format=%h of %cs"]),
+            machine: dunlin_load::machine(),
+            redis: version.unwrap_or("unknown").to_owned(),
+        }
+    }
+}
+
 /// The findings of one scenario.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Report {
@@ -134,18 +156,15 @@ impl Report {
         out
     }
 
-    /// The page that is saved.
-    pub(crate) fn page(&self, name: &str, about: &str, took: Duration) -> String {
-        let mut out = format!("# Chaos: {name}\n\n{about}\n\n");
+    /// The page that is saved. `command`: what brings such figures about.
+    pub(crate) fn page(&self, title: &str, about: &str, command: &str, place: &Circumstances) -> String {
+        let mut out = format!("# Chaos: {title}\n\n{about}\n\n");
         for (what, value) in [
-            ("Date", first_line("date", &["-u", "+%F"])),
-            ("Commit", first_line("git", &["log", "-1", "--format=%h of %cs"])),
-            ("Machine", dunlin_load::machine()),
-            ("Redis", first_line("redis-server", &["--version"])),
-            (
-                "Command",
-                format!("`cargo xtask chaos {name}`, {} in all", shown(took)),
-            ),
+            ("Date", &place.date),
+            ("Commit", &place.commit),
+            ("Machine", &place.machine),
+            ("Redis", &place.redis),
+            ("Command", &format!("`{command}`")),
         ] {
             line(&mut out, &format!("- {what}: {value}"));
         }
@@ -215,7 +234,7 @@ mod tests {
         report.within("gone", Duration::from_secs(3), None);
         assert!(!report.is_good());
         assert!(report.text().contains("BROKEN gone: never (≤ 3.00 s)"));
-        let page = report.page("x", "About.", Duration::from_secs(1));
+        let page = report.page("x", "About.", "play x", &Circumstances::now());
         assert!(page.contains("| gone | ≤ 3.00 s | never | **broken** |"));
     }
 
