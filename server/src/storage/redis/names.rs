@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn partitions_are_the_same_for_ever_and_spread() {
         assert_eq!(Partition::of("1", "a"), Partition::of("1", "a"));
-        assert_eq!(Partition::of("app-id", "presence-room").number(), 10);
+        assert_eq!(Partition::of("app-id", "presence-room").number(), 20);
         let mut counts = [0; PARTITIONS as usize];
         for n in 0..64_000 {
             counts[usize::from(Partition::of("1", &format!("channel-{n}")).number())] += 1;
@@ -236,7 +236,7 @@ mod tests {
             names.occupied(partition, &thing.app),
             names.outbox(partition),
         ] {
-            assert!(name.starts_with("dunlin:{10}:"), "{name}");
+            assert!(name.starts_with("dunlin:{20}:"), "{name}");
         }
     }
 }
