@@ -34,6 +34,8 @@ public final class Main {
 
     private final Check check = new Check();
     private final com.pusher.rest.Pusher library = library(SECRET);
+    private final com.pusher.rest.Pusher kept =
+        library(required("DUNLIN_TEST_HISTORY_APP_ID"), required("DUNLIN_TEST_HISTORY_APP_KEY"), required("DUNLIN_TEST_HISTORY_APP_SECRET"));
     private final List<String> connectionErrors = new CopyOnWriteArrayList<>();
 
     public static void main(String[] arguments) {
@@ -130,6 +132,28 @@ public final class Main {
             });
         });
 
+        check.that("on channels with history a client that knows nothing of it gets what it bound to, and no more", () -> {
+            PusherOptions options = options().setChannelAuthorizer((channel, socket) -> kept.authenticate(socket, channel));
+            Pusher client = new Pusher(required("DUNLIN_TEST_HISTORY_APP_KEY"), options);
+            client.connect(errors());
+            Listener open = new Listener();
+            Listener sealed = new Listener();
+            client.subscribe("java", open, "one", "client-x", "fence");
+            client.subscribePrivateEncrypted("private-encrypted-java", sealed, "one", "fence");
+            open.await("subscribed");
+            sealed.await("subscribed");
+            ok(kept.trigger("java", "one", "x", client.getConnection().getSocketId()), "{}");
+            for (String channel : List.of("java", "private-encrypted-java")) {
+                ok(kept.trigger(channel, "one", "y"), "{}");
+                ok(kept.trigger(channel, "fence", "x"), "{}");
+            }
+            for (Listener listener : List.of(open, sealed)) {
+                listener.await("fence \"x\"");
+                equal("what arrived", listener.log, List.of("subscribed", "one \"y\"", "fence \"x\""));
+            }
+            client.disconnect();
+        });
+
         check.that("queries read channels, counts and an empty channel", () -> {
             ok(library.get("/channels", Map.of("filter_by_prefix", "presence-java", "info", "user_count")), "{\"channels\":{\"presence-java\":{\"user_count\":1}}}");
             ok(library.get("/channels/java-nobody"), "{\"occupied\":false}");
@@ -211,7 +235,11 @@ public final class Main {
     }
 
     private static com.pusher.rest.Pusher library(String secret) {
-        var library = new com.pusher.rest.Pusher(ID, KEY, secret, MASTER_KEY);
+        return library(ID, KEY, secret);
+    }
+
+    private static com.pusher.rest.Pusher library(String id, String key, String secret) {
+        var library = new com.pusher.rest.Pusher(id, key, secret, MASTER_KEY);
         library.setHost(HOST + ":" + PORT);
         return library;
     }
