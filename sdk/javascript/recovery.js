@@ -6,7 +6,7 @@
 /**
  * @param {import("pusher-js").default} pusher
  * @param {{ onGap?: (channel: string) => void }} [options]
- *   `onGap` is called when what was missed on a channel is not to be had any more: load its state anew.
+ *   `onGap` is called when something was missed on a channel and is not to be had any more: load its state anew.
  * @returns {{ rewind(channel: string, count: number): void }}
  *   `rewind`, called before `pusher.subscribe(channel)`, has the subscription begin with the last `count` events.
  */
@@ -40,9 +40,12 @@ export function recover(pusher, { onGap = () => {} } = {}) {
     } else if (event === "pusher_internal:position") {
       wanted.set(channel, { position: data.position }); // an event of our own, which is not sent back to us
     } else if (event === "pusher_internal:recovered") {
+      // Whoever asks for the last events takes what there is. Unasked, `false` says that something was missed just now.
+      const isRewind = wanted.get(channel)?.last !== undefined;
+      const isGap = resuming.delete(channel) ? data.recovered !== true : data.recovered === false && !isRewind;
       if (data.position) wanted.set(channel, { position: data.position });
       else wanted.delete(channel);
-      if (resuming.delete(channel) && data.recovered !== true) onGap(channel);
+      if (isGap) onGap(channel);
     } else if (announced.has(channel)) {
       wanted.set(channel, { position: announced.get(channel) });
       announced.delete(channel);
