@@ -18,6 +18,8 @@ impl BrokerEvents for Nobody {
     fn publication(&self, _: KeyRef<'_>, _: &Publication<'_>, _: Option<Position>) -> Result<(), Overloaded> {
         Ok(())
     }
+
+    fn lost(&self, _: KeyRef<'_>, _: Position) {}
 }
 
 pub(crate) async fn run(broker: &dyn Broker) {

@@ -228,6 +228,8 @@ mod tests {
             }
             Ok(())
         }
+
+        fn lost(&self, _: KeyRef<'_>, _: Position) {}
     }
 
     fn event<'a>(channel: &'a ChannelName, event: &'a str, data_literal: &'a str) -> Publication<'a> {

@@ -128,6 +128,10 @@ pub trait BrokerEvents: Send + Sync {
         position: Option<Position>,
     ) -> Result<(), Overloaded>;
 
+    /// Local subscribers of a channel with history have missed events that are not to be had any more; they stand at
+    /// `position` now. In the channel's order, like a publication.
+    fn lost(&self, key: KeyRef<'_>, position: Position);
+
     /// Whether a publication would find room now. Asked before it is sent to other nodes, where nothing can be taken back.
     fn has_room(&self, key: KeyRef<'_>) -> bool {
         let _ = key;

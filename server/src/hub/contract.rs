@@ -44,6 +44,8 @@ impl BrokerEvents for Recorder {
         });
         Ok(())
     }
+
+    fn lost(&self, _: KeyRef<'_>, _: Position) {}
 }
 
 impl PresenceEvents for Recorder {

@@ -208,6 +208,14 @@ impl BrokerEvents for Hub {
             .unwrap_or(Ok(()))
     }
 
+    fn lost(&self, key: KeyRef<'_>, position: Position) {
+        // To be told however full the mailbox: it comes once for each gap.
+        self.directory.locked(key, |channel, workers| {
+            let frame = outgoing::recovered(channel.name().as_str(), Some(position), Some(false));
+            self.push(channel, workers, &frame, Audience::All);
+        });
+    }
+
     fn has_room(&self, key: KeyRef<'_>) -> bool {
         let is_full = |workers: Workers| workers.into_iter().any(|worker| self.mailbox(worker).is_full());
         let workers = self.directory.locked(key, |_, workers| workers);

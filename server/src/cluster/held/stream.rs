@@ -15,7 +15,7 @@ use crate::broker::{Origin, Overloaded, Publication};
 use crate::cluster::Node;
 use crate::cluster::message::{Body, Event, Message};
 use crate::cluster::request::Done;
-use crate::presence::Announcement;
+use crate::presence::{Announcement, MAX_RECOVERED};
 use crate::storage::memory::PastEvent;
 use crate::storage::redis::names::Kind;
 
@@ -132,6 +132,16 @@ impl Held {
             }
         }
         let epoch = done.position.epoch;
+        if before.is_some_and(|before| self.has_lost(before, done)) {
+            let first = missed.keys().next();
+            let position = first.map_or(done.position, |first| Position {
+                epoch,
+                serial: first - 1,
+            });
+            if let Some(key) = &self.key {
+                node.lost(key.borrowed(), position);
+            }
+        }
         for (serial, event) in missed.range(..=done.position.serial) {
             // There is no way back from here; what finds no room is counted as lost by the node.
             self.deliver(
@@ -162,6 +172,14 @@ impl Held {
             begins_to_doubt,
             ..state.outcome()
         }
+    }
+
+    /// Whether events that came after this position are not to be had any more, on a channel that promises them.
+    fn has_lost(&self, before: Position, done: &Done) -> bool {
+        let is_cut_short = done.past.len() > MAX_RECOVERED as usize;
+        self.nature.kept.size > 0
+            && before != done.position
+            && (before.epoch != done.position.epoch || before.serial < done.trimmed || is_cut_short)
     }
 
     /// Tells those who are in who came and went unheard.

@@ -59,6 +59,10 @@ impl<B: BrokerEvents, P: Send + Sync> BrokerEvents for Node<B, P> {
     ) -> Result<(), Overloaded> {
         self.broker.publication(key, publication, position)
     }
+
+    fn lost(&self, key: KeyRef<'_>, position: Position) {
+        self.broker.lost(key, position);
+    }
 }
 
 impl<B: Send + Sync, P: PresenceEvents> PresenceEvents for Node<B, P> {
