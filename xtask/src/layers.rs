@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::needs::{CHROMIUM, GO, JAVA, MAVEN, NODE, NPM, Need, PYTHON, REDIS, REDIS_SENTINEL};
+use crate::needs::{CHROMIUM, GO, JAVA, MAVEN, NGINX, NODE, NPM, Need, PYTHON, REDIS, REDIS_SENTINEL};
 use crate::server::Server;
+use crate::several::Several;
 use crate::{cargo, command_line, root, say, succeed, target_dir};
 
 /// A layer that takes longer hangs. Cargo's layers compile first, on a slow machine for a long time.
@@ -46,11 +47,24 @@ enum Kind {
 #[derive(Clone, Copy)]
 enum Serves {
     Apps,
+    /// The same on two nodes behind a balancer.
+    AppsOnTwoNodes,
     /// Nothing at all, as a newcomer starts it.
     Nothing,
 }
 
 pub(crate) const NPM_CI: &[&str] = &["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"];
+
+const PIP: &[&str] = &[
+    "{venv}/bin/pip",
+    "install",
+    "--quiet",
+    "--disable-pip-version-check",
+    "--requirement",
+    "requirements.txt",
+];
+
+const MAVEN_RUN: &[&str] = &["mvn", "--quiet", "--batch-mode", "compile", "exec:java"];
 
 /// `{venv}` in a command stands for a Python environment below cargo's target directory.
 const LAYERS: &[Layer] = &[
@@ -114,28 +128,49 @@ const LAYERS: &[Layer] = &[
         name: "python",
         about: "the server library pusher and the client Pysher",
         needs: &[PYTHON],
-        kind: client(
-            "python",
-            &[
-                "{venv}/bin/pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--requirement",
-                "requirements.txt",
-            ],
-            &["{venv}/bin/python", "suite.py"],
-        ),
+        kind: client("python", PIP, &["{venv}/bin/python", "suite.py"]),
     },
     Layer {
         name: "java",
         about: "pusher-http-java and pusher-java-client",
         needs: &[JAVA, MAVEN],
-        kind: client(
-            "java",
-            &[],
-            &["mvn", "--quiet", "--batch-mode", "compile", "exec:java"],
-        ),
+        kind: client("java", &[], MAVEN_RUN),
+    },
+    Layer {
+        name: "node-2",
+        about: "the layer node on two nodes behind nginx",
+        needs: &[NODE, NPM, REDIS, NGINX],
+        kind: across("node", NPM_CI, &["node", "run.js", "library", "channels"]),
+    },
+    Layer {
+        name: "echo-2",
+        about: "the layer echo on two nodes behind nginx",
+        needs: &[NODE, NPM, REDIS, NGINX],
+        kind: across("node", NPM_CI, &["node", "run.js", "echo"]),
+    },
+    Layer {
+        name: "browser-2",
+        about: "the layer browser on two nodes behind nginx",
+        needs: &[NODE, NPM, CHROMIUM, REDIS, NGINX],
+        kind: across("node", NPM_CI, &["node", "run.js", "browser"]),
+    },
+    Layer {
+        name: "go-2",
+        about: "the layer go on two nodes behind nginx",
+        needs: &[GO, REDIS, NGINX],
+        kind: across("go", &["go", "mod", "download"], &["go", "run", "./v5"]),
+    },
+    Layer {
+        name: "python-2",
+        about: "the layer python on two nodes behind nginx",
+        needs: &[PYTHON, REDIS, NGINX],
+        kind: across("python", PIP, &["{venv}/bin/python", "suite.py"]),
+    },
+    Layer {
+        name: "java-2",
+        about: "the layer java on two nodes behind nginx",
+        needs: &[JAVA, MAVEN, REDIS, NGINX],
+        kind: across("java", &[], MAVEN_RUN),
     },
     Layer {
         name: "demo",
@@ -168,6 +203,20 @@ const fn client(
         prepare,
         run,
         serves: Serves::Apps,
+    }
+}
+
+/// The same suite, whose requests and sockets then go to one node and the other.
+const fn across(
+    folder: &'static str,
+    prepare: &'static [&'static str],
+    run: &'static [&'static str],
+) -> Kind {
+    Kind::Client {
+        folder,
+        prepare,
+        run,
+        serves: Serves::AppsOnTwoNodes,
     }
 }
 
@@ -287,7 +336,7 @@ impl Runner {
             .args(harness)
             .env("DUNLIN_BIN", &self.binary)
             .envs(environment.iter().copied());
-        watch(command, CARGO_LIMIT, cargo_verdict)
+        watch(&mut command, CARGO_LIMIT, cargo_verdict)
     }
 
     fn run_client(
@@ -319,14 +368,25 @@ impl Runner {
             self.prepared.insert(folder);
         }
         let own = scratch.join(name);
-        let mut server = match serves {
-            Serves::Apps => Server::start(&self.binary, &own)?,
-            Serves::Nothing => Server::start_bare(&self.binary, &own)?,
-        };
         let mut suite = command(run)?;
-        suite.envs(server.environment()).env("DUNLIN_TEST_SCRATCH", &own);
-        let mut tally = watch(suite, CLIENT_LIMIT, client_verdict)?;
-        if let Some(complaint) = server.complaint() {
+        let mut serve = |environment: Vec<(String, String)>| {
+            suite.envs(environment).env("DUNLIN_TEST_SCRATCH", &own);
+            watch(&mut suite, CLIENT_LIMIT, client_verdict)
+        };
+        let (mut tally, complaint) = match serves {
+            Serves::Apps | Serves::Nothing => {
+                let mut server = match serves {
+                    Serves::Nothing => Server::start_bare(&self.binary, &own)?,
+                    Serves::Apps | Serves::AppsOnTwoNodes => Server::start(&self.binary, &own)?,
+                };
+                (serve(server.environment())?, server.complaint())
+            }
+            Serves::AppsOnTwoNodes => {
+                let mut several = Several::start(&self.binary, &own)?;
+                (serve(several.environment())?, several.complaint())
+            }
+        };
+        if let Some(complaint) = complaint {
             say(&format!("not ok - {name}: {complaint}"));
             tally.failed += 1;
         }
@@ -346,8 +406,8 @@ fn build_server(target: &Path) -> Result<PathBuf> {
 
 /// Runs a command, repeats its output and counts the verdicts in it. A command that fails without a verdict, hangs, or
 /// succeeds without testing anything, counts as one failure.
-fn watch(mut command: Command, limit: Duration, verdict: fn(&str) -> Tally) -> Result<Tally> {
-    let shown = command_line(&command);
+fn watch(command: &mut Command, limit: Duration, verdict: fn(&str) -> Tally) -> Result<Tally> {
+    let shown = command_line(command);
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -7,6 +7,7 @@ mod layers;
 mod needs;
 mod redis;
 mod server;
+mod several;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -59,8 +59,15 @@ impl Server {
     /// # Errors
     /// The directory cannot be written, or the server ends or stays not ready; the text holds the end of its log.
     pub(crate) fn start(binary: &Path, scratch: &Path) -> Result<Self> {
-        let apps: Vec<String> = APPS.iter().map(|(_, app)| format!("[[apps]]\n{app}\n")).collect();
-        Self::spawn(binary, scratch, Some(&apps.join("\n")), None, &APPS)
+        Self::spawn(binary, scratch, Some(&apps()), None, &APPS)
+    }
+
+    /// The same as one node of the cluster of that Redis.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub(crate) fn start_in_cluster(binary: &Path, scratch: &Path, redis: &str) -> Result<Self> {
+        Self::spawn(binary, scratch, Some(&apps()), Some(redis), &APPS)
     }
 
     /// Starts the binary with `config` as its file, in the cluster of that Redis if one is named; no suite is told of
@@ -247,8 +254,14 @@ impl Drop for Server {
     }
 }
 
+/// The configuration that holds the apps.
+fn apps() -> String {
+    let apps = APPS.iter().map(|(_, app)| format!("[[apps]]\n{app}\n"));
+    apps.collect::<Vec<_>>().join("\n")
+}
+
 /// Three ports that nobody listens on; held together while they are chosen, so that they differ.
-fn free_ports() -> Result<[u16; 3]> {
+pub(crate) fn free_ports() -> Result<[u16; 3]> {
     let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port");
     let held = [bind()?, bind()?, bind()?];
     let [a, b, c] = &held;
