@@ -57,9 +57,9 @@ impl Cluster {
         if self.has_left.load(Ordering::Acquire) {
             return Ok(());
         }
-        let lease = self.lease(link, false).await?;
-        if !lease.was_there {
-            self.be_reborn(link).await?;
+        let id = self.id.load_full();
+        let lease = self.lease(link, &id, false).await?;
+        if !lease.was_there && self.be_reborn(link, &id).await? {
             self.restart_everything(true);
         }
         for dead in &lease.dead {
@@ -68,19 +68,19 @@ impl Cluster {
         self.catch_up_on_control(link).await
     }
 
-    /// Gives a sign of life. `may_begin`: a lease that is not there is taken anew.
-    pub(super) async fn lease(&self, link: &Link, may_begin: bool) -> Result<Lease, RedisError> {
+    /// Gives a sign of life of the node `id`. `may_begin`: a lease that is not there is taken anew.
+    pub(super) async fn lease(&self, link: &Link, id: &str, may_begin: bool) -> Result<Lease, RedisError> {
         let numsub = if self.target.is_cluster() {
             "SHARDNUMSUB"
         } else {
             "NUMSUB"
         };
-        let (id, alive) = (self.id.load_full(), self.names.alive());
+        let alive = self.names.alive();
         let lease_ms = millis(self.section.lease).to_string();
         // One sign of life and a half: less would be a node that is merely late.
         let silence_ms = millis(self.section.lease_refresh * 3 / 2).to_string();
         let begins = if may_begin { "1" } else { "0" };
-        let args = [&*id, &lease_ms, numsub, &alive, &silence_ms, begins].map(str::as_bytes);
+        let args = [id, &lease_ms, numsub, &alive, &silence_ms, begins].map(str::as_bytes);
         let before_ms = clock::unix_millis();
         let value = LEASE.run(&link.holding, &[&self.names.leases()], &args).await?;
         let Value::Array(parts) = value else {
@@ -99,12 +99,19 @@ impl Cluster {
     /// `is_empty`: nothing is left behind. Otherwise the lease ends now, and whoever sees it sees to the rest.
     pub(super) async fn give_lease_back(&self, link: &Link, is_empty: bool) -> Result<(), RedisError> {
         self.has_left.store(true, Ordering::Release);
-        let mut command = redis::cmd(if is_empty { "ZREM" } else { "ZADD" });
-        command.arg(self.names.leases());
+        let id = self.id.load_full();
         if !is_empty {
-            command.arg(0);
+            return self.end_lease(link, &id).await;
         }
-        command.arg(self.id.load().as_str());
+        let mut command = redis::cmd("ZREM");
+        command.arg(self.names.leases()).arg(id.as_str());
+        link.holding.call(&command).await.map(|_| ())
+    }
+
+    /// As of now, the node `id` is dead.
+    pub(super) async fn end_lease(&self, link: &Link, id: &str) -> Result<(), RedisError> {
+        let mut command = redis::cmd("ZADD");
+        command.arg(self.names.leases()).arg(0).arg(id);
         link.holding.call(&command).await.map(|_| ())
     }
 

@@ -188,32 +188,43 @@ impl Cluster {
     /// this node.
     async fn enter(&self, link: &Link) -> Result<bool, RedisError> {
         let had_lease = self.had_lease.load(Ordering::Relaxed);
-        let lease = self.lease(link, !had_lease).await?;
+        let id = self.id.load_full();
+        let lease = self.lease(link, &id, !had_lease).await?;
         let was_forgotten = had_lease && !lease.was_there;
         if was_forgotten {
-            self.be_reborn(link).await?;
+            self.be_reborn(link, &id).await?;
         }
         self.had_lease.store(true, Ordering::Relaxed);
-        self.be_seen(link).await?;
+        self.be_seen(link, &self.id.load()).await?;
         link.subscriber.subscribe(&[&self.names.control()]).await?;
         self.catch_up_on_control(link).await?;
         Ok(was_forgotten)
     }
 
-    /// This node was declared dead, or Redis has forgotten it: a new id, under which everything is said again. What
-    /// the old one may have left is removed by whoever comes first, this node at the latest.
-    pub(super) async fn be_reborn(&self, link: &Link) -> Result<(), RedisError> {
-        let old = self.id.swap(new_id());
+    /// `old`, this node, was declared dead, or Redis has forgotten it: a new id, under which everything is said again.
+    /// What the old one may have left is removed by whoever comes first, this node at the latest. False: the node goes
+    /// by another id already.
+    pub(super) async fn be_reborn(&self, link: &Link, old: &str) -> Result<bool, RedisError> {
+        let _one_at_a_time = self.rebirth.lock().await;
+        if **self.id.load() != *old {
+            return Ok(false);
+        }
+        // Before anything is held under the new id, and while the old one may hold something: should this node die over
+        // it, the others find both.
+        let id = new_id();
+        self.lease(link, &id, true).await?;
+        self.be_seen(link, &id).await?;
+        self.end_lease(link, old).await?;
+        tracing::warn!(node.id = %id, old, "this node's lease was gone: it asserts everything again");
+        self.id.store(id);
         self.counters.rebirths.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(node.id = %self.id.load(), old = %old, "this node's lease was gone: it asserts everything again");
-        self.reap(link, &old).await?;
-        self.lease(link, true).await?;
-        self.be_seen(link).await
+        self.reap(link, old).await?;
+        Ok(true)
     }
 
     /// As long as the node listens here, it was not killed.
-    async fn be_seen(&self, link: &Link) -> Result<(), RedisError> {
-        let alive = format!("{}{}", self.names.alive(), self.id.load());
+    async fn be_seen(&self, link: &Link, id: &str) -> Result<(), RedisError> {
+        let alive = format!("{}{id}", self.names.alive());
         link.subscriber.subscribe(&[&alive]).await
     }
 
@@ -242,10 +253,14 @@ impl Cluster {
             }
             if was_forgotten {
                 sleep_until(since + GRACE).await;
+                if self.awaited.load(Ordering::Acquire) > 0 {
+                    continue;
+                }
             }
             self.is_accepting.store(true, Ordering::Release);
             tracing::info!(node.id = %self.id.load(), "in the cluster");
-            while self.awaited.load(Ordering::Acquire) == 0 {
+            // Not by what is awaited: who holds nothing awaits nothing.
+            while self.is_ready() {
                 self.restarted.notified().await;
             }
             was_forgotten = true;

@@ -85,6 +85,8 @@ pub struct Cluster {
     node: Arc<dyn Node>,
     /// This node's id, until it is declared dead.
     id: ArcSwap<String>,
+    /// Held by whoever gives the node another id.
+    rebirth: tokio::sync::Mutex<()>,
     /// Absent while cut off.
     link: ArcSwapOption<Link>,
     /// Publications are taken: connected, and everything held is live.
@@ -162,6 +164,7 @@ impl Cluster {
             apps,
             node,
             id: ArcSwap::from(new_id()),
+            rebirth: tokio::sync::Mutex::default(),
             link: ArcSwapOption::empty(),
             is_accepting: AtomicBool::new(false),
             had_lease: AtomicBool::new(false),

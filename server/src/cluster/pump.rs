@@ -115,10 +115,12 @@ impl Cluster {
             }
             Answer::Fenced => {
                 drop(asked);
-                // Others that were told the same have been given another id by then.
-                if **self.id.load() == *hold.node {
-                    self.be_reborn(link).await?;
+                // Of several that are told the same, one brings about the new id.
+                if self.be_reborn(link, &hold.node).await? {
                     self.restart_everything(true);
+                } else {
+                    let outcome = held.asks_again();
+                    self.act(&held, outcome);
                 }
                 Ok(())
             }

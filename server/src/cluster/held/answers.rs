@@ -140,7 +140,14 @@ impl Held {
                     answer.count = count;
                     answer.bring_up_to_date(recent, serial, position);
                 }
+                // A user that is gone again was removed with its node, which is this one: it learns that when it asks.
+                let is_there = |answer: &Answered| {
+                    let user_id = answer.waiting.user_id.as_ref();
+                    answer.refusal.is_some() || user_id.is_none_or(|id| state.members.contains_key(id))
+                };
+                let (answers, removed): (Vec<_>, Vec<_>) = answers.into_iter().partition(is_there);
                 self.place(state, answers, node);
+                state.take_back(removed);
             }
         }
         if state.answers.is_empty() && !state.is_asking {

@@ -334,6 +334,11 @@ impl Held {
         }
     }
 
+    /// What follows from a failure on which nothing begins anew.
+    pub(super) fn asks_again(&self) -> Outcome {
+        self.lock().outcome()
+    }
+
     /// Redis was lost, or everything it knows of this node: from the beginning. `is_subscribed`: but for the
     /// subscription, which lives on. Returns whether to queue it.
     pub(super) fn restart(&self, is_subscribed: bool, is_awaited: bool) -> bool {
@@ -421,17 +426,14 @@ impl Held {
             state.resync();
             return state.outcome();
         }
-        let joins = self.refuse(state, &asked, &done);
-        let answers = self.prepare(joins, &done);
         if asked.is_parting {
-            state.take_back(answers);
-            if state.is_idle() {
-                state.phase = Phase::Unsubscribing;
-            } else {
-                state.resync();
-            }
+            // Whoever has come meanwhile waits for a new beginning: there may be no subscription any more.
+            state.wait_again(asked.joins);
+            state.phase = Phase::Unsubscribing;
             return state.outcome();
         }
+        let joins = self.refuse(state, &asked, &done);
+        let answers = self.prepare(joins, &done);
         if asked.is_sync && state.phase == Phase::Syncing {
             return self.go_live(state, &mut done, answers, node);
         }
@@ -542,8 +544,11 @@ impl State {
         self.is_dirty = true;
     }
 
-    /// Answers that came with the last word of a node that had already turned to go: the questions stand.
+    /// Answers that are true no more: the questions stand.
     fn take_back(&mut self, answers: Vec<Answered>) {
-        self.wait_again(answers.into_iter().map(|answer| answer.waiting).collect());
+        if !answers.is_empty() {
+            self.is_full = true;
+            self.wait_again(answers.into_iter().map(|answer| answer.waiting).collect());
+        }
     }
 }

@@ -156,10 +156,15 @@ impl Held {
         }
         state.position = Some(done.position);
         state.phase = Phase::Live;
-        state.answers.push_back((done.position.serial, answers));
-        for (_, answers) in mem::take(&mut state.answers) {
-            self.place(state, answers, node);
-        }
+        // Older answers are of a moment that this node has not seen: who waits for one asks again. A refusal stands.
+        let older = mem::take(&mut state.answers)
+            .into_iter()
+            .flat_map(|(_, answers)| answers);
+        let (mut answers_now, overtaken): (Vec<_>, Vec<_>) =
+            older.partition(|answer| answer.refusal.is_some());
+        answers_now.extend(answers);
+        self.place(state, answers_now, node);
+        state.take_back(overtaken);
         let had_gap = before.is_some_and(|before| before != done.position);
         for message in buffered {
             if is_after(message.position, done.position) {
@@ -246,8 +251,9 @@ impl State {
     }
 }
 
+/// A later epoch has a greater name: what is said in an older one after a newer has begun comes too late.
 fn is_after(position: Position, other: Position) -> bool {
-    position.epoch != other.epoch || position.serial > other.serial
+    (position.epoch, position.serial) > (other.epoch, other.serial)
 }
 
 fn event_of(past: &PastEvent) -> Event {

@@ -50,8 +50,10 @@ local sent, out = tonumber(got[6]) or 0, tonumber(got[7]) or 0
 local forgot = a.known and serial and a.known.epoch == epoch and a.known.serial > serial
 local is_new_epoch = not serial or forgot
 if is_new_epoch then
-  -- No state, or an older one than this node has seen: what was between is lost, and a new epoch says so.
-  serial, epoch = now_us, now_us
+  -- No state, or an older one than this node has seen: what was between is lost, and a new epoch says so. It is greater
+  -- than those before, even if another clock made them.
+  epoch = math.max(now_us, a.known and a.known.epoch + 1 or 0)
+  serial = epoch
 end
 
 local is_channel = a.kind == 'channel'
