@@ -7,6 +7,7 @@
 
 mod client;
 mod dev;
+mod model;
 mod report;
 mod scenarios;
 mod stage;
@@ -56,6 +57,12 @@ struct Play {
     /// How long the load of each lasts, instead of the length that belongs to its promise.
     #[arg(long)]
     seconds: Option<u64>,
+    /// How many seeds `model` plays …
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// … or the only one.
+    #[arg(long)]
+    seed: Option<u64>,
     /// Save the report of each as docs/benchmarks/chaos-NAME.md.
     #[arg(long)]
     save: bool,
@@ -146,6 +153,7 @@ async fn play(arguments: &Play) -> Result<()> {
             binary: arguments.server.clone().context("--server is needed")?,
             dir: scratch.path().to_owned(),
             seconds: arguments.seconds,
+            seeds: arguments.seed.map_or(1..=arguments.seeds, |seed| seed..=seed),
             is_alone: arguments.alone,
         };
         let begin = Instant::now();

@@ -13,12 +13,14 @@ mod redis_down;
 mod rolling_restart;
 mod silent_peer;
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::model;
 use crate::report::Report;
 use crate::stage::Plan;
 
@@ -33,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) dir: PathBuf,
     /// Instead of the length that belongs to the promise.
     pub(crate) seconds: Option<u64>,
+    /// Of the model check.
+    pub(crate) seeds: RangeInclusive<u64>,
     /// One node in memory, where the promise is also that of one node.
     pub(crate) is_alone: bool,
 }
@@ -92,6 +96,12 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         about: "Redis loses everything, by FLUSHALL and by a crash without a copy on disk.",
         works_alone: false,
         play: |context| Box::pin(flushall::play(context)),
+    },
+    Scenario {
+        name: "model",
+        about: "Three nodes, random comings and goings and faults, seed by seed: what they tell is what a model says.",
+        works_alone: false,
+        play: |context| Box::pin(model::play(&context.dir, context.seeds.clone())),
     },
     Scenario {
         name: "node-kill",
