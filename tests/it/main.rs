@@ -15,6 +15,7 @@ mod process;
 mod proxy;
 mod redis;
 mod request;
+mod sight;
 mod sign;
 mod topology;
 mod websocket;

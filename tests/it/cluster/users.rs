@@ -1,25 +1,11 @@
 //! Users who signed in are known on every node.
 
-use super::{SHORT_LEASES, shared};
-use crate::client::{Client, Event};
+use super::{RECOVERY, SHORT_LEASES, shared};
+use crate::client::Client;
 use crate::request::Call;
+use crate::sight::Sight;
 use crate::world::{App, World};
-use serde_json::{Value, json};
-use std::time::Duration;
-
-const WATCH: &str = "pusher_internal:watchlist_events";
-
-async fn watch(client: &mut Client, id: &str, list: &[&str]) -> Value {
-    client
-        .ask_sign_in(&json!({ "id": id, "watchlist": list }).to_string())
-        .await;
-    client.expect("pusher:signin_success").await;
-    events(&client.expect(WATCH).await)
-}
-
-fn events(event: &Event) -> Value {
-    event.json()["events"].clone()
-}
+use serde_json::json;
 
 #[tokio::test]
 async fn events_to_a_user_reach_its_connections_on_every_node() {
@@ -82,29 +68,20 @@ async fn a_watcher_is_told_of_users_on_the_other_node() {
     let (a, b) = world.pair();
     let mut early = Client::connect_to(b, &app).await;
     early.sign_in("2").await;
-    let mut watcher = Client::connect_to(a, &app).await;
-    let first = watch(&mut watcher, "1", &["2", "3"]).await;
-    assert_eq!(
-        first,
-        json!([{ "name": "online", "user_ids": ["2"] }, { "name": "offline", "user_ids": ["3"] }])
-    );
+    let mut watcher = Sight::open(Client::connect_to(a, &app).await, "1", &["2", "3"]).await;
+    watcher.sees(&["2"]).await;
     let mut tab = Client::connect_to(b, &app).await;
     tab.sign_in("3").await;
-    assert_eq!(
-        events(&watcher.expect(WATCH).await),
-        json!([{ "name": "online", "user_ids": ["3"] }])
-    );
+    watcher.sees(&["2", "3"]).await;
     // The same user on the watcher's own node is no news, neither coming nor, as long as the other is there, going.
     let mut other_tab = Client::connect_to(a, &app).await;
     other_tab.sign_in("3").await;
-    tab.leave().await;
-    watcher.expect_quiet().await;
     other_tab.leave().await;
-    assert_eq!(
-        events(&watcher.expect(WATCH).await),
-        json!([{ "name": "offline", "user_ids": ["3"] }])
-    );
-    watcher.expect_quiet().await;
+    early.leave().await;
+    watcher.sees(&["3"]).await;
+    tab.leave().await;
+    watcher.sees(&[]).await;
+    watcher.client.expect_quiet().await;
 }
 
 #[tokio::test]
@@ -126,16 +103,9 @@ async fn the_users_of_a_dead_node_go_offline() {
     for client in &mut kept {
         client.sign_in("kept").await;
     }
-    let mut watcher = Client::connect_to(b, &app).await;
-    watch(&mut watcher, "w", &["lost", "kept"]).await;
+    let mut watcher = Sight::open(Client::connect_to(b, &app).await, "w", &["kept", "lost"]).await;
+    watcher.sees(&["kept", "lost"]).await;
     a.kill();
-    let event = watcher
-        .next_within(Duration::from_secs(6))
-        .await
-        .expect("the watcher is told");
-    assert_eq!(
-        events(&event),
-        json!([{ "name": "offline", "user_ids": ["lost"] }])
-    );
-    watcher.expect_quiet().await;
+    watcher.sees_within(RECOVERY, &["kept"]).await;
+    watcher.client.expect_quiet().await;
 }

@@ -1,6 +1,7 @@
 //! Sign-in, events to users, watchlists.
 
 use crate::client::Client;
+use crate::sight::Sight;
 use crate::sign::{hmac_sha256_hex, user_auth};
 use crate::world::{App, World, shared};
 use serde_json::{Value, json};
@@ -201,6 +202,9 @@ async fn a_watcher_learns_the_state_of_the_whole_list_first() {
     two.sign_in("2").await;
     let mut three = Client::connect(world, &app).await;
     three.sign_in("3").await;
+    // Two nodes take a moment to know what one knows at once.
+    let mut first = Sight::open(Client::connect(world, &app).await, "0", &["2", "3"]).await;
+    first.sees(&["2", "3"]).await;
     let mut watcher = watch(world, &app, "1", &["2", "3", "4"]).await;
     let event = watcher.expect(WATCH).await;
     assert_eq!(
@@ -226,6 +230,8 @@ async fn a_watcher_hears_the_first_sign_in_and_the_last_goodbye() {
     assert_eq!(groups(&watcher.expect(WATCH).await), [group("online", &["2"])]);
     let mut other_tab = Client::connect(world, &app).await;
     other_tab.sign_in("2").await;
+    // Once this is confirmed, also the other node knows of the sign-in before it.
+    other_tab.subscribe("#server-to-user-2").await;
     watcher.expect_quiet().await;
     tab.leave().await;
     watcher.expect_quiet().await;

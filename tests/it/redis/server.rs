@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-const START_DEADLINE: Duration = Duration::from_secs(10);
+const START_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a question of the test itself may take.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 
