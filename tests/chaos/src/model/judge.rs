@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use redis::aio::MultiplexedConnection;
-use redis::{FromRedisValue, cmd, from_redis_value};
+use redis::{AsyncConnectionConfig, FromRedisValue, cmd, from_redis_value};
 
 use super::node::Node;
 use super::witness::{EventId, Seat};
 use super::world::{Truth, watchlist};
+
+/// How long a question may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Reads what a world has left in Redis.
 pub(super) struct Judge {
@@ -28,8 +32,12 @@ struct Entry {
 impl Judge {
     pub(super) async fn new(redis: SocketAddr, prefix: &str) -> Result<Self> {
         let client = redis::Client::open(format!("redis://{redis}"))?;
+        // All worlds and their ways to Redis share a thread, which may be busy.
+        let config = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         Ok(Self {
-            connection: client.get_multiplexed_async_connection().await?,
+            connection: client
+                .get_multiplexed_async_connection_with_config(&config)
+                .await?,
             prefix: prefix.to_owned(),
         })
     }
