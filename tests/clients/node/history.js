@@ -166,7 +166,7 @@ async function recovery(check, { version, Pusher }) {
     equal([events(again, "n"), recovered, client.gaps], [[], [true], []], "events, answers and gaps");
   });
 
-  await that("goes on over plain HTTP, too", async () => {
+  await that("goes on over plain HTTP, or says that it cannot", async () => {
     const client = start("xhr_streaming");
     const channel = await subscribed(client, `${tag}-http`);
     const socketId = client.connection.socket_id;
@@ -177,8 +177,12 @@ async function recovery(check, { version, Pusher }) {
     await pusher.trigger(channel.name, "n", 1);
     proxy.open();
     await until("another connection", () => client.connection.state === "connected" && client.connection.socket_id !== socketId, 60_000);
-    await until("what was missed", () => events(channel, "n").length === 2);
-    equal([events(channel, "n"), client.gaps], [[0, 1], []], "events and gaps");
+    // Each message is a request of its own there: the subscription may overtake the question, whose answer then is no.
+    await until("what was missed, or the news", () => events(channel, "n").length === 2 || client.gaps.length > 0);
+    await pusher.trigger(channel.name, "n", 2);
+    await until("the next event", () => events(channel, "n").includes(2));
+    const expected = client.gaps.length ? [[0, 2], [channel.name]] : [[0, 1, 2], []];
+    equal([events(channel, "n"), client.gaps], expected, "events and gaps");
   });
 
   for (const client of open) client.disconnect();
