@@ -10,7 +10,7 @@ use super::message::{Event, is_remembered};
 use super::{Cluster, millis};
 use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
-use crate::broker::{NotPublished, Publication};
+use crate::broker::{NotPublished, Origin, Publication};
 use crate::storage::keys::KeyRef;
 use crate::storage::redis::names::{Kind, Thing};
 use crate::storage::redis::scripts::PUBLISH;
@@ -57,13 +57,17 @@ impl Cluster {
         ];
         let body = Event::write(publication);
         let command = self.rules.publish;
+        let origin = publication.origin;
         let mut sending = Box::pin(async move {
             let [state, history, cached] = &keys;
             let [lives_ms, size, age_ms] = &numbers;
             let args = [command, state, &body, lives_ms, size, age_ms].map(str::as_bytes);
-            let answer = PUBLISH
-                .run(&link.publishing, &[state, history, cached], &args)
-                .await;
+            // A client's event has its place between the client's coming and its going, which take this lane.
+            let lane = match origin {
+                Origin::Client => &link.holding,
+                Origin::Api => &link.publishing,
+            };
+            let answer = PUBLISH.run(lane, &[state, history, cached], &args).await;
             answer.map(|_| ()).map_err(|error| {
                 link.failed("publish", &error);
                 NotPublished::from(Unavailable)
