@@ -154,6 +154,14 @@ impl Held {
             )
             .ok();
         }
+        // What was published while Redis knew nothing of the channel has no place, and lies behind all that had one.
+        for message in buffered.iter().filter(|_| before.is_some()) {
+            if let Body::Event(event) = &message.body
+                && message.position.serial == 0
+            {
+                self.deliver(event, message.position, node).ok();
+            }
+        }
         state.position = Some(done.position);
         state.phase = Phase::Live;
         // Older answers are of a moment that this node has not seen: who waits for one asks again. A refusal stands.
