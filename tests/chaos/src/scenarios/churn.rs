@@ -19,10 +19,11 @@ use crate::wait::{last, until};
 /// Who comes in a second; as many go.
 const VISITORS: u32 = 20;
 const ROOMS: u64 = 8;
-/// How long a visitor stays, milliseconds.
+/// How long a visitor stays once it is subscribed, milliseconds.
 const STAY: std::ops::Range<u64> = 200..2_000;
 /// In one of so many visits there is no subscription: the connection ends before it is confirmed.
 const HASTY: u64 = 10;
+const SEATING: Duration = Duration::from_secs(10);
 const SAMPLE: Duration = Duration::from_secs(1);
 /// The linger on a channel that nobody wants any more, the settle window, and room for both.
 const AFTERMATH: Duration = Duration::from_secs(30);
@@ -56,9 +57,14 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         let hasty = visitors.is_multiple_of(HASTY);
         visits.spawn_local(async move {
             let visitor = visitor.start(&target);
-            let stay = rand::rng().random_range(STAY);
-            last(Duration::from_millis(if hasty { stay % 10 } else { stay })).await;
-            hasty || visitor.is_seated()
+            let stay = Duration::from_millis(rand::rng().random_range(STAY));
+            if hasty {
+                last(stay / 100).await;
+                return true;
+            }
+            let is_seated = until(SEATING, || visitor.is_seated()).await.is_some();
+            last(stay).await;
+            is_seated
         });
         visitors += 1;
         if begin.elapsed() > SAMPLE * u32::try_from(samples.len() + 1)? {
