@@ -1,7 +1,8 @@
 //! The connection to Redis: made, lost, made again, without anybody outside this room doing anything.
 
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use dunlin_protocol::names::{AppId, UserId};
@@ -32,24 +33,43 @@ const OLDEST: u32 = 7;
 /// How long what all nodes are told is kept for those that are cut off.
 const CONTROL_KEPT_MS: u64 = 600_000;
 
+/// A connection that was lost is heard on until another has taken over what it listened to. One that says nothing for so
+/// long has nothing to say.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// Lost connections that are heard on. More only if Redis comes and goes before anything is taken over.
+const MOST_FORMER: usize = 4;
+
 /// The connections of one time of being connected.
 pub struct Link {
     /// What is held, leases, everything that changes state.
     pub(super) holding: Lane,
     pub(super) publishing: Lane,
     pub(super) subscriber: Lane,
-    lost: Arc<Lost>,
+    fate: Arc<Fate>,
+    /// The subscribers of lost links, as long as they may have something to say that this one has not heard.
+    former: Mutex<Vec<Former>>,
 }
 
-/// Raised once when a connection is no good any more.
+/// The subscriber of a link that was lost: a command failed, which says nothing of what Redis has sent here already, and
+/// counts as received.
+#[derive(Clone)]
+struct Former {
+    lane: Lane,
+    fate: Arc<Fate>,
+}
+
+/// What has become of a link.
 #[derive(Debug, Default)]
-struct Lost {
+struct Fate {
     is_lost: AtomicBool,
+    /// Another has taken its place.
+    is_former: AtomicBool,
     noticed: Notify,
 }
 
-impl Lost {
-    fn raise(&self) {
+impl Fate {
+    fn lose(&self) {
         if !self.is_lost.swap(true, Ordering::AcqRel) {
             self.noticed.notify_one();
         }
@@ -60,10 +80,48 @@ impl Link {
     /// A command failed. Whatever the reason, how things stand in Redis is in doubt, and a new connection ends the doubt:
     /// it leads to the new master after a failover, and to everything being said again.
     pub(super) fn failed(&self, what: &'static str, error: &RedisError) {
-        if !self.lost.is_lost.load(Ordering::Acquire) {
+        if !self.fate.is_lost.load(Ordering::Acquire) {
             tracing::warn!(%error, command = what, "Redis did not do what it was asked");
         }
-        self.lost.raise();
+        self.fate.lose();
+    }
+
+    /// Listens to topics, all of one partition on a cluster, and ends the listening of those that came before: they have
+    /// been heard to the end.
+    ///
+    /// # Errors
+    /// The new subscription failed.
+    pub(super) async fn listen(&self, topics: &[&str]) -> Result<(), RedisError> {
+        self.subscriber.subscribe(topics).await?;
+        let former = lock(&self.former).clone();
+        for former in former {
+            // Until it has confirmed, or cannot any more.
+            let ended = timeout(LAST_WORDS, former.lane.unsubscribe(topics)).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                lock(&self.former).retain(|other| !Arc::ptr_eq(&other.fate, &former.fate));
+            }
+        }
+        Ok(())
+    }
+
+    /// What was sent to this topic before now is heard when this returns.
+    ///
+    /// # Errors
+    /// The connection failed.
+    pub(super) async fn hear_out(&self, topic: &str) -> Result<(), RedisError> {
+        // A second subscription changes nothing, and its confirmation stands behind whatever was sent before.
+        self.subscriber.subscribe(&[topic]).await
+    }
+
+    /// The subscribers that a link after this one goes on hearing.
+    fn become_former(&self) -> Vec<Former> {
+        let mut all = mem::take(&mut *lock(&self.former));
+        all.push(Former {
+            lane: self.subscriber.clone(),
+            fate: Arc::clone(&self.fate),
+        });
+        all.drain(..all.len().saturating_sub(MOST_FORMER));
+        all
     }
 }
 
@@ -97,13 +155,16 @@ impl Cluster {
     /// Keeps the node in the cluster until the future is dropped.
     pub async fn run(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
+        let mut former = Vec::new();
         loop {
             match self.connect().await {
                 Ok(link) => {
                     pause = FIRST_PAUSE;
+                    *lock(&link.former) = mem::take(&mut former);
                     self.serve(&link).await;
                     self.is_accepting.store(false, Ordering::Release);
                     self.link.store(None);
+                    former = link.become_former();
                     self.pool.retain(|_, _| false);
                     self.counters.losses.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!("Redis is out of reach: publishes are refused, sockets stay");
@@ -118,12 +179,12 @@ impl Cluster {
     }
 
     async fn connect(self: &Arc<Self>) -> Result<Arc<Link>, RedisError> {
-        let lost = Arc::<Lost>::default();
+        let fate = Arc::<Fate>::default();
         let time = self.section.command_timeout;
         let pushes = {
-            let (cluster, lost) = (Arc::downgrade(self), Arc::clone(&lost));
+            let (cluster, fate) = (Arc::downgrade(self), Arc::clone(&fate));
             move |push: PushInfo| {
-                heard(&cluster, &lost, &push);
+                heard(&cluster, &fate, &push);
                 Ok::<(), SendError>(())
             }
         };
@@ -139,7 +200,8 @@ impl Cluster {
             holding,
             publishing,
             subscriber,
-            lost,
+            fate,
+            former: Mutex::default(),
         }))
     }
 
@@ -168,11 +230,14 @@ impl Cluster {
             let was_forgotten = self.enter(link).await?;
             self.link.store(Some(Arc::clone(link)));
             self.restart_everything(false);
+            for former in lock(&link.former).iter() {
+                former.fate.is_former.store(true, Ordering::Release);
+            }
             tokio::try_join!(
                 self.pump(link),
                 self.keep_lease(link),
                 self.settle(link),
-                self.become_ready(was_forgotten),
+                self.become_ready(link, was_forgotten),
             )?;
             Ok::<(), RedisError>(())
         };
@@ -180,7 +245,7 @@ impl Cluster {
             ended = working => if let Err(error) = ended {
                 tracing::warn!(%error, "the connection to Redis failed");
             },
-            () = link.lost.noticed.notified() => {}
+            () = link.fate.noticed.notified() => {}
         }
     }
 
@@ -245,7 +310,7 @@ impl Cluster {
     }
 
     /// Ready once everything held is live, and again whenever everything had to begin anew.
-    async fn become_ready(&self, mut was_forgotten: bool) -> Result<(), RedisError> {
+    async fn become_ready(&self, link: &Link, mut was_forgotten: bool) -> Result<(), RedisError> {
         loop {
             let since = Instant::now();
             while self.awaited.load(Ordering::Acquire) > 0 {
@@ -257,6 +322,7 @@ impl Cluster {
                     continue;
                 }
             }
+            lock(&link.former).clear();
             self.is_accepting.store(true, Ordering::Release);
             tracing::info!(node.id = %self.id.load(), "in the cluster");
             // Not by what is awaited: who holds nothing awaits nothing.
@@ -337,10 +403,10 @@ impl Cluster {
         }
     }
 
-    fn heard(&self, topic: &[u8], payload: &[u8]) {
+    fn heard(&self, topic: &[u8], payload: &[u8], is_former: bool) {
         if let Some(held) = self.table.get(topic) {
             if let Some(message) = Message::parse(payload) {
-                let outcome = held.heard(message, &*self.node);
+                let outcome = held.heard(message, is_former, &*self.node);
                 self.act(&held, outcome);
             }
         } else if topic == self.names.control().as_bytes()
@@ -373,17 +439,16 @@ impl Cluster {
 
 /// A push of the connection that subscribes. Called on its task, in the order in which Redis has sent; what it does is
 /// short and waits for nothing, so there is no queue: when the node is busy, Redis waits.
-fn heard(cluster: &Weak<Cluster>, lost: &Lost, push: &PushInfo) {
+fn heard(cluster: &Weak<Cluster>, fate: &Fate, push: &PushInfo) {
     match push.kind {
         PushKind::Message | PushKind::SMessage => {
             if let [Value::BulkString(topic), Value::BulkString(payload)] = &push.data[..]
                 && let Some(cluster) = cluster.upgrade()
-                && !lost.is_lost.load(Ordering::Acquire)
             {
-                cluster.heard(topic, payload);
+                cluster.heard(topic, payload, fate.is_former.load(Ordering::Acquire));
             }
         }
-        PushKind::Disconnection => lost.raise(),
+        PushKind::Disconnection => fate.lose(),
         _ => {}
     }
 }

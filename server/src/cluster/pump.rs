@@ -68,7 +68,7 @@ impl Cluster {
 
     async fn subscribe(&self, link: &Link, batch: Vec<Arc<Held>>) -> Result<(), RedisError> {
         let topics: Vec<&str> = batch.iter().map(|held| &*held.topic).collect();
-        let done = link.subscriber.subscribe(&topics).await;
+        let done = link.listen(&topics).await;
         for held in &batch {
             match done {
                 Ok(()) => self.act(held, held.subscribed()),
@@ -108,6 +108,9 @@ impl Cluster {
             Answer::Done(done) => {
                 if done.is_due {
                     self.is_due(held.thing.partition());
+                }
+                if held.is_behind(&done) {
+                    link.hear_out(&held.topic).await?;
                 }
                 let outcome = held.answered(asked.answered(), *done, &*self.node);
                 self.act(&held, outcome);

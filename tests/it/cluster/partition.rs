@@ -12,11 +12,15 @@ use std::time::Duration;
 
 /// Two nodes, of which the first has its Redis behind a wire that can be broken.
 fn world_on_a_wire(app: &App) -> (World, Proxy, RedisServer) {
+    world_on_a_wire_with(app, SHORT_LEASES)
+}
+
+fn world_on_a_wire_with(app: &App, config: &str) -> (World, Proxy, RedisServer) {
     let redis = RedisServer::start();
     let wire = Proxy::to(redis.address());
     let world = World::builder()
         .nodes(2)
-        .config(SHORT_LEASES)
+        .config(config)
         .redis(&redis.url())
         .node_env(0, "DUNLIN_REDIS_URL", &format!("redis://{}", wire.address))
         .app(app)
@@ -117,6 +121,43 @@ async fn connections_that_break_are_made_again_and_nobody_notices() {
     all_list(&[a, b], &app, "presence-a", &["inside", "outside"], RECOVERY).await;
     inside.expect_quiet().await;
     outside.expect_quiet().await;
+}
+
+#[tokio::test]
+async fn events_that_were_on_their_way_when_the_wire_broke_still_arrive() {
+    const EVENTS: usize = 50;
+    let app = App::new(1);
+    // Its lease outlives the trouble: for Redis the node is there, and what was sent to it counts as received.
+    let (world, wire, _redis) = world_on_a_wire_with(&app, "");
+    let (a, b) = world.pair();
+    let mut clients = [
+        Client::connect_to(a, &app).await,
+        Client::connect_to(b, &app).await,
+    ];
+    for client in &mut clients {
+        client.subscribe("pub").await;
+    }
+    for round in 0..2 {
+        wire.stall();
+        for number in 0..EVENTS {
+            b.publish(&app, "pub", "e", &format!("{round}:{number}")).await;
+        }
+        eventually("the node gives its connections up", || async {
+            (!a.is_ready()).then_some(())
+        })
+        .await;
+        wire.heal();
+        for client in &mut clients {
+            for number in 0..EVENTS {
+                assert_eq!(client.expect("e").await.text(), format!("{round}:{number}"));
+            }
+        }
+        eventually("the node is back", || async { a.is_ready().then_some(()) }).await;
+    }
+    b.publish(&app, "pub", "last", "").await;
+    for client in &mut clients {
+        client.expect("last").await;
+    }
 }
 
 #[tokio::test]

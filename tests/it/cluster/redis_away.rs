@@ -9,6 +9,8 @@ use crate::redis::{Data, RedisServer};
 use crate::request::{Answer, Call};
 use crate::world::{App, DEADLINE, World, eventually, eventually_within};
 use serde_json::json;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// A publish is answered within this time, whatever is wrong.
@@ -235,6 +237,69 @@ async fn a_subscription_asked_for_while_redis_is_away_is_answered_when_it_is_bac
     let (a, b) = scene.world.pair();
     let users = ["late-0", "late-1", "late-2", "late-3", "late-4"];
     all_list(&[a, b], &scene.app, "presence-late", &users, RECOVERY).await;
+}
+
+#[tokio::test]
+async fn no_event_without_history_is_accepted_and_lost_when_commands_fail() {
+    let mut scene = Scene::new().await;
+    let (accepted, is_over) = (RefCell::new(Vec::new()), Cell::new(false));
+    let publishers = (0..8).map(|own| {
+        let (scene, accepted, is_over) = (&scene, &accepted, &is_over);
+        async move {
+            for number in 0.. {
+                if is_over.get() {
+                    break;
+                }
+                let data = format!("{own}:{number}");
+                let answer = try_publish(&scene.world.nodes[own % 2], &scene.app, &data).await;
+                assert!([200, 503].contains(&answer.status), "{}", answer.text());
+                if answer.status == 200 {
+                    accepted.borrow_mut().push(data);
+                }
+            }
+        }
+    });
+    let trouble = async {
+        for _ in 0..30 {
+            let before = accepted.borrow().len();
+            eventually("events are accepted", || async {
+                (accepted.borrow().len() > before + 30).then_some(())
+            })
+            .await;
+            // Ends the connections that carry commands, and leaves those that listen: what these have not read yet is
+            // not to be lost with the others.
+            scene.redis.ask::<i64>("CLIENT KILL TYPE normal");
+        }
+        is_over.set(true);
+    };
+    tokio::join!(futures_util::future::join_all(publishers), trouble);
+    eventually("traffic flows again", || async {
+        scene.world.nodes.iter().all(Node::is_ready).then_some(())
+    })
+    .await;
+    let accepted = accepted.into_inner();
+    let last = "the last";
+    assert_eq!(
+        try_publish(&scene.world.nodes[0], &scene.app, last).await.status,
+        200
+    );
+    for client in &mut scene.subscribers {
+        let mut heard = BTreeMap::new();
+        loop {
+            let event = client.expect("e").await;
+            if event.text() == last {
+                break;
+            }
+            *heard.entry(event.text().to_owned()).or_insert(0) += 1;
+        }
+        let lost: Vec<_> = accepted
+            .iter()
+            .filter(|data| !heard.contains_key(*data))
+            .collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        heard.retain(|_, times| *times > 1);
+        assert!(heard.is_empty(), "twice: {heard:?}");
+    }
 }
 
 #[tokio::test]

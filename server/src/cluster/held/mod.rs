@@ -89,6 +89,8 @@ struct State {
     /// Answers that stand behind messages which have not come yet.
     answers: VecDeque<(u64, Vec<Answered>)>,
     position: Option<Position>,
+    /// The last event without a place that was heard, by the moment at which it was published.
+    placeless: u64,
     members: BTreeMap<UserId, MemberFragment>,
     /// Redis had forgotten who is here, and may not have been told by everybody yet.
     is_in_doubt: bool,
@@ -182,6 +184,7 @@ impl Held {
                 watchers: Vec::new(),
                 answers: VecDeque::new(),
                 position: None,
+                placeless: 0,
                 members: BTreeMap::new(),
                 is_in_doubt: false,
                 is_online: None,
@@ -360,7 +363,6 @@ impl Held {
         };
         if !is_subscribed {
             state.is_asking = false;
-            state.buffer.clear();
         }
         state.phase != Phase::Gone && state.enqueue()
     }
@@ -484,12 +486,22 @@ impl State {
         }
     }
 
-    /// What was heard does not join on: asks how things stand, and lets what is heard wait.
+    /// What was heard does not join on: asks how things stand, and lets what is heard wait. Before a new subscription
+    /// that is what is about to happen anyway.
     fn resync(&mut self) {
-        self.phase = Phase::Syncing;
+        if self.phase == Phase::Live {
+            self.phase = Phase::Syncing;
+        }
         self.is_dirty = true;
         self.is_full = true;
         self.recent = None;
+    }
+
+    /// Whether this event without a place was not heard before, on another connection.
+    fn is_new(&mut self, message: &Message) -> bool {
+        let is_new = message.position.epoch > self.placeless;
+        self.placeless = self.placeless.max(message.position.epoch);
+        is_new
     }
 
     fn buffer(&mut self, message: Message) {

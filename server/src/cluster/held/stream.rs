@@ -20,39 +20,47 @@ use crate::storage::memory::PastEvent;
 use crate::storage::redis::names::Kind;
 
 impl Held {
-    /// A message of the topic.
-    pub(in crate::cluster) fn heard(&self, message: Message, node: &dyn Node) -> Outcome {
+    /// A message of the topic. `is_former`: on a connection that was lost, and whose place another is taking.
+    pub(in crate::cluster) fn heard(&self, message: Message, is_former: bool, node: &dyn Node) -> Outcome {
         let mut state = self.lock();
-        match state.phase {
-            Phase::Subscribing | Phase::Syncing => state.buffer(message),
-            Phase::Live => self.hear_in_order(&mut state, message, node),
-            Phase::Cold | Phase::Parting | Phase::Unsubscribing | Phase::Gone => {}
+        match (state.phase, is_former) {
+            // The new connection has not taken over yet: what goes on is what was.
+            (Phase::Cold, _) | (Phase::Subscribing, true) | (Phase::Live, false) => {
+                self.hear_in_order(&mut state, message, node);
+            }
+            (Phase::Subscribing | Phase::Syncing, false) => state.buffer(message),
+            // It has been heard to its end, or nobody wants to hear it.
+            (Phase::Syncing | Phase::Live, true)
+            | (Phase::Parting | Phase::Unsubscribing | Phase::Gone, _) => {}
         }
         state.outcome()
     }
 
-    pub(super) fn hear_in_order(&self, state: &mut State, message: Message, node: &dyn Node) {
-        if state.phase != Phase::Live {
-            return state.buffer(message);
-        }
+    /// Whether something that has a place before this answer may be on its way here still.
+    pub(in crate::cluster) fn is_behind(&self, done: &Done) -> bool {
+        let state = self.lock();
+        let is_syncing = self.has_topic() && state.phase == Phase::Syncing;
+        is_syncing && state.position.is_some_and(|position| position != done.position)
+    }
+
+    fn hear_in_order(&self, state: &mut State, message: Message, node: &dyn Node) {
         let Some(position) = state.position else { return };
         let next = Position {
             serial: position.serial + 1,
             ..position
         };
-        if message.position == next {
-            if self.happen(state, &message, node).is_err() {
-                // No room now. It waits, with all that follow, for the time of a question and its answer.
-                state.resync();
-                return state.buffer(message);
+        if message.position.serial == 0 {
+            // Redis has forgotten the channel; this event is real all the same, and has no place.
+            if state.is_new(&message) {
+                self.happen(state, &message, node).ok();
             }
+            state.resync();
+        } else if message.position == next && self.happen(state, &message, node).is_ok() {
             state.position = Some(next);
             self.release(state, node);
-        } else if message.position.serial == 0 {
-            // Redis has forgotten the channel; this event is real all the same, and has no place.
-            self.happen(state, &message, node).ok();
-            state.resync();
         } else if is_after(message.position, position) {
+            // One was missed, or there is no room now: it waits, with all that follow, for the time of a question and
+            // its answer.
             state.resync();
             state.buffer(message);
         }
@@ -105,7 +113,9 @@ impl Held {
         node: &dyn Node,
     ) -> Outcome {
         let before = state.position;
-        let buffered = mem::take(&mut state.buffer);
+        let (placeless, buffered): (Vec<_>, Vec<_>) = mem::take(&mut state.buffer)
+            .into_iter()
+            .partition(|message| message.position.serial == 0);
         // Redis has forgotten, and the other nodes are telling it again what they hold: who is not there yet may come.
         let begins_to_doubt = before.is_some_and(|before| before.epoch != done.position.epoch)
             && !mem::replace(&mut state.is_in_doubt, true);
@@ -154,10 +164,10 @@ impl Held {
             )
             .ok();
         }
-        // What was published while Redis knew nothing of the channel has no place, and lies behind all that had one.
-        for message in buffered.iter().filter(|_| before.is_some()) {
+        // What was published while Redis knew nothing of the channel lies behind all that had a place.
+        for message in placeless.iter().filter(|_| before.is_some()) {
             if let Body::Event(event) = &message.body
-                && message.position.serial == 0
+                && state.is_new(message)
             {
                 self.deliver(event, message.position, node).ok();
             }
@@ -175,8 +185,13 @@ impl Held {
         state.take_back(overtaken);
         let had_gap = before.is_some_and(|before| before != done.position);
         for message in buffered {
-            if is_after(message.position, done.position) {
+            if !is_after(message.position, done.position) {
+                continue;
+            }
+            if state.phase == Phase::Live {
                 self.hear_in_order(state, message, node);
+            } else {
+                state.buffer(message);
             }
         }
         Outcome {

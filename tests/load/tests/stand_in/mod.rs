@@ -105,9 +105,10 @@ impl Server {
     }
 
     fn publish(&self, body: &serde_json::Value) {
+        let mut subscribers = self.subscribers.lock().unwrap();
+        // Counted in the order in which they are sent: two wrong ones in a row would be another vice.
         let number = self.published.fetch_add(1, Ordering::Relaxed) + 1;
         let wrong = number.is_multiple_of(10);
-        let mut subscribers = self.subscribers.lock().unwrap();
         let last = subscribers.len().saturating_sub(1);
         let message = serde_json::json!({
             "event": body["name"], "channel": body["channel"], "data": body["data"],

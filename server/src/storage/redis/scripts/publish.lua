@@ -7,7 +7,7 @@
 -- ARGV  1 PUBLISH or SPUBLISH   2 topic   3 body
 --       4 how long it is remembered, ms; 0: not at all
 --       5 size of the history, 6 its age in ms; size 0: the channel has none
--- Returns the serial; 0 without state.
+-- Returns the serial; 0 without state, when the moment stands for the epoch: it tells one such event from another.
 --
 -- Atomic: an event that is in the history has been sent, one that was sent to fewer nodes than listen is kept for
 -- those that are cut off just now.
@@ -26,7 +26,7 @@ if epoch then
   serial = redis.call('HINCRBY', state, 'serial', 1)
 end
 
-local listening = redis.call(ARGV[1], ARGV[2], text(serial) .. ' ' .. (epoch or '0') .. ' e' .. ARGV[3])
+local listening = redis.call(ARGV[1], ARGV[2], text(serial) .. ' ' .. (epoch or text(now_us)) .. ' e' .. ARGV[3])
 
 if epoch and (size > 0 or listening < nodes) then
   if size == 0 then
