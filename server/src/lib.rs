@@ -5,6 +5,7 @@
 /// Leaves: time, tasks with an owner, answers that are usually there at once.
 pub mod answer;
 pub mod clock;
+mod lock;
 pub mod tasks;
 #[cfg(test)]
 mod told;

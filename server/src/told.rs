@@ -1,10 +1,12 @@
 //! What a part of the node was told, in order: for the contract suites, whose subjects may answer now or later.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::lock::lock;
 
 /// How long anything may take. Generous, because a subject may be behind a network and the machine busy.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -27,7 +29,7 @@ impl<T> Default for Told<T> {
 
 impl<T: std::fmt::Debug> Told<T> {
     fn lines(&self) -> MutexGuard<'_, Vec<T>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.lines)
     }
 
     pub(crate) fn note(&self, line: T) {

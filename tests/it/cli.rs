@@ -3,6 +3,7 @@
 use crate::binary::binary;
 use crate::client::Client;
 use crate::process::{free_ports, scratch_dir};
+use crate::redis::RedisServer;
 use crate::world::{App, DEADLINE, World};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -416,4 +417,18 @@ async fn the_doctor_finds_a_healthy_server_healthy_and_a_wrong_secret_wrong() {
     };
     let (code, out, err) = client_command(&world, &wrong, &["doctor"]).await;
     assert_eq!(code, Some(1), "{out}{err}");
+}
+
+#[test]
+fn the_doctor_says_whether_redis_is_there() {
+    let redis = RedisServer::start();
+    let says = |verdict: &str| {
+        let (_, out, err) = run(dunlin(&["doctor"]).env("DUNLIN_REDIS_URL", redis.url()));
+        let mut lines = out.lines().filter(|line| line.contains(" redis "));
+        assert!(lines.all(|line| line.starts_with(verdict)), "{out}{err}");
+        assert!(out.contains(" redis "), "{out}{err}");
+    };
+    says("ok ");
+    redis.kill();
+    says("FAILED ");
 }

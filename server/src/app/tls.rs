@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
@@ -16,6 +16,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
 use crate::config::TlsSection;
+use crate::lock::lock;
 
 /// A certificate with its key, which may be exchanged while connections use it: those that are open keep the old one.
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Certificate {
     /// Looks whether the files have changed, and takes them over if they are a pair. Whoever replaces two files does so
     /// one after the other: a pair that does not fit is warned of once, and looked at again when either changes.
     pub fn look(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.seen);
         let now = fingerprints(&self.cert_path, &self.key_path).ok();
         if *seen == now {
             return;

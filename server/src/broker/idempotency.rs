@@ -1,7 +1,7 @@
 //! Answers that are given again: a publish repeated under the same `Idempotency-Key` is delivered once.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::Bytes;
 
@@ -9,6 +9,7 @@ use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
 use crate::clock;
 use crate::config::IdempotencySection;
+use crate::lock::lock;
 use crate::storage::keys::AppNum;
 
 /// MD5 of a request's path and body: the same key with another request is a mistake worth telling.
@@ -82,7 +83,7 @@ impl MemoryIdempotency {
     }
 
     fn locked<T>(&self, app: AppNum, act: impl FnOnce(&mut Answers) -> T) -> T {
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut apps = lock(&self.apps);
         act(apps.entry(app).or_default())
     }
 
@@ -136,7 +137,7 @@ impl Idempotency for MemoryIdempotency {
 
     fn tick(&self) {
         let now_s = clock::monotonic_seconds();
-        let mut apps = self.apps.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut apps = lock(&self.apps);
         apps.retain(|_, answers| {
             answers.expire(now_s);
             !answers.by_key.is_empty()

@@ -134,11 +134,8 @@ impl Broker for MemoryBroker {
         let key = KeyRef::new(app.num, channel.as_str());
         let now_s = clock::monotonic_seconds();
         let stripe = self.channels.stripe(key);
-        let cached = stripe.get(key).and_then(|channel| channel.cached.as_ref());
-        let event = cached
-            .map(|cached| cached.event.clone())
-            .filter(|event| event.expires_at_s > now_s);
-        Answer::ready(Ok(event))
+        let event = stripe.get(key).and_then(|channel| channel.remembered(now_s));
+        Answer::ready(Ok(event.cloned()))
     }
 
     fn history(

@@ -16,6 +16,7 @@ use super::socket::Socket;
 use super::target::{PATIENCE, Target, in_url};
 use crate::clock;
 use crate::config::{self, Config, Sources};
+use crate::storage::redis::target::{self as redis_target, NoPushes};
 
 /// Below this many open files a server is full sooner than its owner thinks.
 const ENOUGH_OPEN_FILES: u64 = 10_000;
@@ -48,6 +49,9 @@ async fn examine(args: &DoctorArgs, findings: &mut Findings<'_>) {
     let target = Target::of(&args.target, config.as_ref());
     if is_local {
         open_files(findings);
+    }
+    if let (true, Some(config)) = (is_local, &config) {
+        redis(config, findings).await;
     }
     if !reach(&target, is_local, findings).await {
         return;
@@ -102,6 +106,31 @@ fn open_files(findings: &mut Findings<'_>) {
         ),
         Some(limit) => findings.ok("open files", format!("at most {limit} in this shell")),
         None => findings.ok("open files", "as many as there is memory for"),
+    }
+}
+
+async fn redis(config: &Config, findings: &mut Findings<'_>) {
+    let Some(url) = &config.redis.url else { return };
+    let hint = "is redis.url right, does Redis run there, and may this machine reach it?";
+    let target = match redis_target::Target::parse(url.expose(), &config.redis.ca_path) {
+        Ok(target) => target,
+        Err(e) => return findings.failed("redis", e, hint),
+    };
+    let started = Instant::now();
+    let asked = async {
+        let lane = target.connect(PATIENCE, None::<NoPushes>).await?;
+        lane.version().await
+    };
+    match asked.await {
+        Ok(version) => findings.ok(
+            "redis",
+            format!(
+                "{} in {}",
+                version.as_deref().unwrap_or("a cluster"),
+                millis(started.elapsed())
+            ),
+        ),
+        Err(e) => findings.failed("redis", e, hint),
     }
 }
 

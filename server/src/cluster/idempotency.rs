@@ -6,12 +6,13 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use redis::{FromRedisValue as _, Value};
 
-use super::{Cluster, lock, millis};
+use super::{Cluster, millis};
 use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
 use crate::broker::idempotency::{Admission, Digest, Idempotency, NotAdmitted};
 use crate::clock;
 use crate::config::IdempotencySection;
+use crate::lock::lock;
 use crate::storage::keys::AppNum;
 use crate::storage::redis::names::Partition;
 use crate::storage::redis::scripts::ONCE;

@@ -10,8 +10,9 @@ use super::link::Link;
 use super::pump::not_understood;
 use super::request::number;
 use super::table::STRIPES;
-use super::{Cluster, lock, millis};
+use super::{Cluster, millis};
 use crate::clock;
+use crate::lock::lock;
 use crate::storage::redis::scripts::LEASE;
 
 /// How often those that nobody wants are looked at.

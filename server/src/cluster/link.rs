@@ -12,8 +12,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::message::Message;
-use super::{Cluster, lock, new_id};
+use super::{Cluster, new_id};
 use crate::answer::{Answer, Unavailable};
+use crate::lock::lock;
 use crate::storage::redis::lane::Lane;
 use crate::storage::redis::scripts::{HOLD, PUBLISH, TELL_ALL};
 use crate::storage::redis::target::NoPushes;
@@ -208,12 +209,10 @@ impl Cluster {
     /// # Errors
     /// It is a Redis that lacks what the scripts use. On a cluster the first script would say so.
     async fn look_at_version(&self, lane: &Lane) -> Result<(), RedisError> {
-        if self.target.is_cluster() {
-            return Ok(());
-        }
-        let info: String = from_redis_value(lane.call(redis::cmd("INFO").arg("server")).await?)?;
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        let major: Option<u32> = version.and_then(|version| version.split('.').next()?.parse().ok());
+        let version = lane.version().await?;
+        let major: Option<u32> = version
+            .as_deref()
+            .and_then(|version| version.split('.').next()?.parse().ok());
         if major.is_some_and(|major| major < OLDEST) {
             tracing::error!(version, "this Redis is too old: at least {OLDEST}.0 is needed");
             return Err(RedisError::from((

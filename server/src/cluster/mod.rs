@@ -32,7 +32,7 @@ mod watch;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -44,6 +44,7 @@ use crate::answer::{Answer, Unavailable};
 use crate::apps::{App, Apps};
 use crate::broker::{Broker, BrokerEvents, HistoryPage, HistoryQuery, NotPublished, Publication};
 use crate::config::{CacheSection, IdempotencySection, RedisSection, WebhooksSection};
+use crate::lock::lock;
 use crate::presence::memory::CountThrottle;
 use crate::presence::{ChannelPage, ConnectionRef, Join, Leave, Occupancy, Presence, PresenceEvents, SignIn};
 use crate::storage::memory::CachedEvent;
@@ -391,9 +392,4 @@ fn new_id() -> Arc<String> {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// A poisoned lock means that another thread panicked between two plain assignments; the data are still plain data.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

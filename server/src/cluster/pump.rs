@@ -9,10 +9,11 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
 use redis::RedisError;
 
+use super::Cluster;
 use super::held::{Asked, Held, Step};
 use super::link::Link;
 use super::request::{Answer, Hold};
-use super::{Cluster, lock};
+use crate::lock::lock;
 use crate::storage::redis::lane::Lane;
 use crate::storage::redis::names::{Names, Partition, Thing};
 use crate::storage::redis::scripts::HOLD;

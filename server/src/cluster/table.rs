@@ -5,7 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex};
 
 use super::held::Held;
-use super::lock;
+
+use crate::lock::lock;
 
 /// A power of two.
 pub(super) const STRIPES: usize = 64;

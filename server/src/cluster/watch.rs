@@ -1,10 +1,11 @@
 //! Who watches whom: a connection is first told of all the users on its list at once, then of each change.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dunlin_protocol::names::UserId;
 
 use super::Node;
+use crate::lock::lock;
 use crate::presence::ConnectionRef;
 
 /// The first sight of a watchlist. What is learned of its users is put together until all are known.
@@ -62,7 +63,7 @@ impl Watcher {
 
     /// Adds to the first sight, and tells it when it is whole. Whether it was still to be told.
     fn note(&self, is_online: bool, node: &dyn Node) -> bool {
-        let mut seen = self.sight.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = lock(&self.sight.seen);
         let Some(known) = seen.as_mut() else {
             return false;
         };

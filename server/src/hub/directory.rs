@@ -1,7 +1,8 @@
 //! On which of this node's workers a channel has connections.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::lock::lock;
 use crate::storage::keys::{ChannelKey, ChannelMap, KeyRef};
 
 /// A power of two.
@@ -40,9 +41,7 @@ impl Default for Directory {
 
 impl Directory {
     fn stripe(&self, key: KeyRef<'_>) -> MutexGuard<'_, ChannelMap<u64>> {
-        self.stripes[key.stripe(STRIPES)]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.stripes[key.stripe(STRIPES)])
     }
 
     /// The worker has a connection in the channel, or is about to.
@@ -75,10 +74,7 @@ impl Directory {
 
     /// Channels that are on some worker.
     pub fn len(&self) -> usize {
-        self.stripes
-            .iter()
-            .map(|stripe| stripe.lock().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        self.stripes.iter().map(|stripe| lock(stripe).len()).sum()
     }
 
     pub fn is_empty(&self) -> bool {

@@ -1,13 +1,14 @@
 //! How anything reaches a shard.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use dunlin_protocol::names::{SocketId, UserId};
 use tokio::sync::Notify;
 
 use crate::apps::App;
+use crate::lock::lock;
 use crate::presence::{ConnectionRef, JoinRefusal, Joined};
 use crate::storage::keys::{AppNum, ChannelKey};
 
@@ -106,7 +107,7 @@ impl Mailbox {
     /// Wakes the shard only if the mailbox was empty: at most one wake for any number of messages.
     pub fn push(&self, mail: Mail) {
         let bytes = mail.content_bytes();
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock(&self.queue);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let was_empty = queue.is_empty();
         queue.push(mail);
@@ -131,7 +132,7 @@ impl Mailbox {
         if into.capacity() > KEPT_CAPACITY {
             *into = Vec::new();
         }
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = lock(&self.queue);
         std::mem::swap(&mut *queue, into);
         self.bytes.store(0, Ordering::Relaxed);
     }

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+
+use crate::lock::lock;
 
 /// Frames on their way from a shard to whichever request is waiting for them.
 ///
@@ -37,7 +39,7 @@ impl Pipe {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Takes the whole write or nothing. A write may end inside a frame: large backlogs are cut into equal pieces.

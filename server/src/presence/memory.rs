@@ -1,7 +1,7 @@
 //! Presence of a single node.
 
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dunlin_protocol::names::{ChannelName, UserId};
@@ -16,6 +16,7 @@ use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
 use crate::clock;
 use crate::config::HistorySection;
+use crate::lock::lock;
 use crate::storage::history::History;
 use crate::storage::keys::{ChannelKey, KeyRef};
 use crate::storage::memory::{Channel, Channels, CountAnnouncement, Member};
@@ -112,14 +113,11 @@ impl MemoryPresence {
         if !join.channel.name().kind().is_cache() {
             return Cache::None;
         }
-        let now_s = clock::monotonic_seconds();
-        match &channel.cached {
-            Some(cached) if cached.event.expires_at_s > now_s => Cache::Hit(cached.event.clone()),
-            _ => {
-                self.record(&join.app, join.channel.name(), ChannelEvent::CacheMiss);
-                Cache::Miss
-            }
+        if let Some(event) = channel.remembered(clock::monotonic_seconds()) {
+            return Cache::Hit(event.clone());
         }
+        self.record(&join.app, join.channel.name(), ChannelEvent::CacheMiss);
+        Cache::Miss
     }
 
     /// What the joiner gets of the channel's past, up to this moment.
@@ -203,7 +201,7 @@ impl MemoryPresence {
     }
 
     fn owed(&self) -> std::sync::MutexGuard<'_, Vec<(Arc<ChannelKey>, Arc<App>)>> {
-        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.owed)
     }
 
     fn read<T: Default>(&self, app: &App, channel: &ChannelName, read: impl FnOnce(&Channel) -> T) -> T {

@@ -1,11 +1,12 @@
 //! Users who are signed in on this node, and who watches them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use dunlin_protocol::names::UserId;
 
 use super::{ConnectionRef, PresenceEvents, SignIn};
+use crate::lock::lock;
 use crate::storage::keys::AppNum;
 
 /// Signed-in users by app. One lock per app: a watchlist spans users, and its first answer must agree with the changes
@@ -122,8 +123,4 @@ impl Registry {
             self.users.remove(id);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

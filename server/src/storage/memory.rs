@@ -6,13 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dunlin_protocol::names::{ChannelName, UserId};
 use dunlin_protocol::pusher::outgoing::MemberFragment;
 
 use super::history::History;
 use super::keys::{AppNum, ChannelKey, ChannelMap, KeyRef};
+
+use crate::lock::lock;
 
 /// A power of two, well above the number of workers, so that two of them seldom want the same lock.
 const STRIPES: usize = 64;
@@ -32,6 +34,12 @@ pub struct Channel {
 }
 
 impl Channel {
+    /// The event that a cache channel remembers, if its time is not over.
+    pub fn remembered(&self, now_s: u32) -> Option<&CachedEvent> {
+        let event = &self.cached.as_ref()?.event;
+        (event.expires_at_s > now_s).then_some(event)
+    }
+
     /// Nobody is in it and nothing of it is kept: its entry may go.
     pub fn is_idle(&self) -> bool {
         self.connections == 0 && self.cached.is_none() && self.history.is_none()
@@ -228,11 +236,6 @@ impl Channels {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
-
-/// A poisoned lock means that another thread panicked between two plain assignments; the data are still plain data.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
 //! The outbox: appended to inside the transition that an event speaks of, read by whoever delivers.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use dunlin_protocol::names::{AppId, ChannelName, UserId};
+
+use crate::lock::lock;
 
 /// Something that happened in an app's channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +71,7 @@ impl MemoryOutbox {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

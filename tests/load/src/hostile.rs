@@ -165,7 +165,7 @@ fn message(random: &mut Random, target: &Target, socket_id: &str) -> String {
     };
     let user =
         json!({ "user_id": number.to_string(), "user_info": {}, "id": number.to_string() }).to_string();
-    let message = match random.below(8) {
+    let message = match random.below(9) {
         0 => json!({ "event": "pusher:subscribe", "data": { "channel": format!("open-{number}") } }),
         1 => subscription(format!("private-{number}"), None),
         2 => subscription(format!("presence-{number}"), Some(user)),
@@ -178,6 +178,10 @@ fn message(random: &mut Random, target: &Target, socket_id: &str) -> String {
             // The text that is signed is `socket_id::user::user_data` (Pusher docs, "Authenticating users").
             let auth = target.channel_auth(socket_id, ":user:", Some(&user));
             json!({ "event": "pusher:signin", "data": { "auth": auth, "user_data": user } })
+        }
+        7 => {
+            let data = json!({ "position": format!("1:{number}") });
+            json!({ "event": "pusher:resume", "channel": format!("open-{number}"), "data": data })
         }
         _ => json!({ "event": "pusher:ping", "data": {} }),
     };

@@ -16,7 +16,7 @@ mod stream;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use dunlin_protocol::names::UserId;
 use dunlin_protocol::position::Position;
@@ -28,6 +28,7 @@ use super::request::{Done, Hold};
 use super::watch::Watcher;
 use crate::apps::App;
 use crate::clock;
+use crate::lock::lock;
 use crate::presence::{ConnectionRef, Since};
 use crate::storage::keys::ChannelKey;
 use crate::storage::redis::names::{Kind, Thing};
@@ -196,7 +197,7 @@ impl Held {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// A quota has no messages: nobody listens to it.

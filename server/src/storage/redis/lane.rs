@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::{Cmd, Pipeline, RedisError, Value, from_redis_value};
 
 /// A connection that many callers write to at the same time; each gets its own answer. Commands of one caller are
 /// executed in the order in which they were sent. Cheap to clone.
@@ -72,6 +72,19 @@ impl Lane {
         let answers: Result<Vec<_>, _> =
             answers.and_then(|all| all.into_iter().map(Value::extract_error).collect());
         answers.inspect_err(|error| self.look_at(error))
+    }
+
+    /// What Redis calls its version, `7.0.15`; a cluster is not asked, because its nodes may differ.
+    ///
+    /// # Errors
+    /// As for [`Lane::call`].
+    pub async fn version(&self) -> Result<Option<String>, RedisError> {
+        if let Connection::Cluster(_) = self.connection {
+            return self.call(&redis::cmd("PING")).await.map(|_| None);
+        }
+        let info: String = from_redis_value(self.call(redis::cmd("INFO").arg("server")).await?)?;
+        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        Ok(version.map(str::to_owned))
     }
 
     /// Subscribes to topics, all of one partition on a cluster. Returns when Redis has confirmed: whatever is

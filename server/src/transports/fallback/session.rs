@@ -1,6 +1,6 @@
 //! One client that fetches its messages by HTTP requests.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use super::Connected;
 use super::frames::{self, Batch, Unwrapper};
 use super::table::{Sessions, Unaddressed};
 use crate::hub::mailbox::Mail;
+use crate::lock::lock;
 use crate::presence::ConnectionRef;
 
 /// How long a client may take to say which app it wants.
@@ -97,7 +98,7 @@ impl Session {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Makes the caller the one who receives. Whoever did so before ends.

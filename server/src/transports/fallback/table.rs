@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::session::{Link, Look, Session};
 use crate::hub::Hub;
 use crate::hub::mailbox::Mail;
+use crate::lock::lock;
 use crate::presence::ConnectionRef;
 use crate::transports::Worker;
 
@@ -53,7 +54,7 @@ impl Sessions {
     }
 
     fn table(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.table)
     }
 
     /// Sessions of this node, those among them that have not said which app they want. For the gauge.
