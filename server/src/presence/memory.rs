@@ -20,7 +20,8 @@ use crate::lock::lock;
 use crate::storage::history::History;
 use crate::storage::keys::{ChannelKey, KeyRef};
 use crate::storage::memory::{Channel, Channels, CountAnnouncement, Member};
-use crate::webhooks::outbox::{ChannelEvent, Outbox};
+use crate::webhooks::event::ChannelEvent;
+use crate::webhooks::outbox::Outbox;
 
 /// How often the subscribers of a channel are told their number.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,9 @@
-//! What customers are to be told about their channels.
+//! What customers are told about their channels.
 //!
-//! Owns the outbox: the events that state changes leave behind, in order. Must never block a publish or a subscribe,
-//! and must never know the hub.
+//! Owns the outbox (the events that state changes leave behind, in order), the endpoints, and the way of an event from the
+//! one to the other: `outbox → batch per endpoint → delivery row → signed POST → attempt → retry, done or dead`. Must never
+//! block a publish or a subscribe, and must never know the hub.
 
+pub mod delivery;
+pub mod event;
 pub mod outbox;

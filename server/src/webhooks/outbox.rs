@@ -3,20 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
 
-use dunlin_protocol::names::{AppId, ChannelName, UserId};
+use dunlin_protocol::names::{AppId, ChannelName};
 
+use super::event::ChannelEvent;
 use crate::lock::lock;
-
-/// Something that happened in an app's channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChannelEvent {
-    Occupied,
-    Vacated,
-    MemberAdded { user_id: UserId },
-    MemberRemoved { user_id: UserId },
-    CacheMiss,
-    SubscriptionCount { count: u32 },
-}
 
 /// An entry of the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
