@@ -22,10 +22,12 @@ pub mod apps;
 /// Who asks, and whether they may.
 pub mod auth;
 
-/// Siblings, each a trait and its half in memory: publications, presence, what customers are told.
+/// What customers are told, and how it reaches them.
+pub mod webhooks;
+
+/// Siblings, each a trait and its half in memory: publications, presence.
 pub mod broker;
 pub mod presence;
-pub mod webhooks;
 
 /// This node's connections and the fan-out between them.
 pub mod hub;

@@ -7,29 +7,25 @@ use std::path::{Path, PathBuf};
 
 /// The rooms and leaf files of `server/src`, floor by floor. A room may use the floors below its own; rooms on one floor
 /// are siblings and do not know each other.
-const FLOORS: [&[&str]; 9] = [
+const FLOORS: [&[&str]; 10] = [
     &["lock"],
     &["answer", "clock", "tasks", "told", "config"],
     &["storage"],
     &["apps"],
     &["auth"],
-    &["broker", "presence", "webhooks", "chat"],
+    &["webhooks"],
+    &["broker", "presence", "chat"],
     &["hub", "cluster"],
     &["transports", "api"],
     &["app", "cli"],
 ];
 
 /// Uses between siblings that were decided upon, with their reason.
-const DECIDED: [(&str, &str, &str); 3] = [
-    (
-        "presence",
-        "webhooks",
-        "a change of state and the event that tells of it are recorded in one step",
-    ),
+const DECIDED: [(&str, &str, &str); 2] = [
     (
         "config",
         "storage",
-        "the URL of a Redis is judged by whoever will connect to it",
+        "the URL of a Redis or a database is judged by whoever will connect to it",
     ),
     (
         "cluster",

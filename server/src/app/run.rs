@@ -31,6 +31,7 @@ use crate::storage::memory::Channels;
 use crate::tasks::Tasks;
 use crate::transports::fallback::table::Sessions;
 use crate::webhooks::outbox::MemoryOutbox;
+use crate::webhooks::settling::Settling;
 
 /// Runs a node until it is told to stop. A second signal ends it at once.
 ///
@@ -61,6 +62,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
 
 /// How long the cluster may take to learn that this node holds nothing more.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+/// Events that wait for the webhook worker on a node without Redis. It takes them at once, unless the database is away.
+const OUTBOX_ENTRIES: usize = 100_000;
 
 /// The secret of the app that development has when none is configured.
 const READY_MADE_SECRET: &str = "app-secret";
@@ -120,8 +124,8 @@ impl Node {
             above: u32::try_from(config.sockets.subscription_count_throttle_above).unwrap_or(u32::MAX),
             every: config.sockets.subscription_count_throttle,
         };
-        // Nobody reads it until webhooks are delivered, so it keeps nothing.
-        let outbox = Arc::new(MemoryOutbox::new(0));
+        let outbox = Arc::new(MemoryOutbox::new(OUTBOX_ENTRIES));
+        let settling = Arc::new(Settling::new(outbox.clone(), config.webhooks.settle));
         let tasks = Tasks::default();
         let cluster = if config.redis.url.is_some() {
             let settings = Settings {
@@ -141,13 +145,14 @@ impl Node {
         let broker = Arc::new(MemoryBroker::new(
             Arc::clone(&channels),
             hub.clone(),
+            outbox.clone(),
             &config.cache,
             &config.history,
         ));
         let presence = Arc::new(MemoryPresence::new(
             Arc::clone(&channels),
             hub.clone(),
-            outbox,
+            settling.clone(),
             throttle,
             &config.history,
         ));
@@ -234,6 +239,9 @@ impl Node {
             crowd.open_connections() + held
         });
         tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
+        tasks.every("what settles", Duration::from_millis(100), move || {
+            settling.tick()
+        });
         tasks.every("what expires", Duration::from_secs(1), move || {
             services.presence.tick();
             services.broker.tick();

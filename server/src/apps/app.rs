@@ -8,6 +8,7 @@ use dunlin_protocol::signature::Secret;
 
 use super::history::HistoryRule;
 use super::limits::RateLimit;
+use super::wanted::Wanted;
 use crate::config::{AppLimits, AppSection};
 use crate::storage::keys::AppNum;
 use crate::storage::memory::Room;
@@ -38,6 +39,8 @@ pub struct App {
     pub cached: Arc<Room>,
     /// What its channels with history keep.
     pub kept: Arc<Room>,
+    /// What its webhooks are about.
+    pub wanted: Wanted,
     pub counters: AppCounters,
 }
 
@@ -62,6 +65,7 @@ impl App {
             read_rate: RateLimit::per_second(section.limits.reads_per_second),
             cached: Arc::default(),
             kept: Arc::default(),
+            wanted: Wanted::default(),
             counters: AppCounters::default(),
         }
     }

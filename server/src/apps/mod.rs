@@ -7,6 +7,7 @@ pub mod app;
 pub mod history;
 pub mod limits;
 pub mod store;
+pub mod wanted;
 
 pub use app::App;
 pub use store::Apps;

@@ -35,6 +35,7 @@ async fn publish(broker: &dyn Broker, app: &Arc<App>, channel: &str, event: &str
         event,
         data_literal: "\"x\"",
         user_id: None,
+        signed_in: None,
         except: None,
         origin,
     };

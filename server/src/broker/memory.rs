@@ -14,10 +14,13 @@ use crate::config::{CacheSection, HistorySection};
 use crate::storage::history::{Bounds, History};
 use crate::storage::keys::{ChannelKey, KeyRef};
 use crate::storage::memory::{CachedEvent, Channels, PastEvent, Remembered};
+use crate::webhooks::event::ChannelEvent;
+use crate::webhooks::outbox::Outbox;
 
 pub struct MemoryBroker {
     channels: Arc<Channels>,
     events: Arc<dyn BrokerEvents>,
+    outbox: Arc<dyn Outbox>,
     ttl_s: u32,
     /// Of the remembered events of one app.
     cache_bytes: usize,
@@ -30,12 +33,14 @@ impl MemoryBroker {
     pub fn new(
         channels: Arc<Channels>,
         events: Arc<dyn BrokerEvents>,
+        outbox: Arc<dyn Outbox>,
         cache: &CacheSection,
         history: &HistorySection,
     ) -> Self {
         Self {
             channels,
             events,
+            outbox,
             ttl_s: clock::ceil_seconds(cache.ttl),
             cache_bytes: cache.max_bytes,
             history_bytes: history.max_bytes,
@@ -63,6 +68,10 @@ impl MemoryBroker {
         let position = history.as_ref().map(|(_, history)| history.next_position());
         let published = self.events.publication(key, publication, position);
         if published.is_ok() {
+            if kept.is_told {
+                let event = ChannelEvent::Published(Arc::new(publication.to_published()));
+                self.outbox.append(&app.id, publication.channel, event);
+            }
             if let (Some((rule, history)), Some(position)) = (history, position) {
                 let bounds = Bounds {
                     size: rule.size,
@@ -103,6 +112,8 @@ impl MemoryBroker {
 struct Kept<'a> {
     is_cached: bool,
     history: Option<&'a HistoryRule>,
+    /// The outside wants to know of it.
+    is_told: bool,
 }
 
 fn past_event(publication: &Publication<'_>, serial: u64) -> PastEvent {
@@ -121,8 +132,9 @@ impl Broker for MemoryBroker {
         let kept = Kept {
             is_cached: publication.origin == Origin::Api && publication.channel.kind().is_cache(),
             history: app.history_of(publication.channel),
+            is_told: publication.is_wanted(app),
         };
-        let published = if kept.is_cached || kept.history.is_some() {
+        let published = if kept.is_cached || kept.history.is_some() || kept.is_told {
             self.publish_and_keep(app, key, publication, kept)
         } else {
             self.events.publication(key, publication, None)
@@ -194,6 +206,7 @@ mod tests {
 
     use super::super::contract;
     use super::*;
+    use crate::webhooks::outbox::MemoryOutbox;
 
     const CACHE: CacheSection = CacheSection {
         ttl: Duration::from_mins(30),
@@ -203,7 +216,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_memory_broker_keeps_the_contract() {
-        let broker = MemoryBroker::new(Arc::default(), Arc::new(contract::Nobody), &CACHE, &HISTORY);
+        let broker = MemoryBroker::new(
+            Arc::default(),
+            Arc::new(contract::Nobody),
+            Arc::new(MemoryOutbox::new(0)),
+            &CACHE,
+            &HISTORY,
+        );
         contract::run(&broker).await;
     }
 
@@ -235,6 +254,7 @@ mod tests {
             event,
             data_literal,
             user_id: None,
+            signed_in: None,
             except: None,
             origin: Origin::Api,
         }
@@ -243,7 +263,13 @@ mod tests {
     #[tokio::test]
     async fn only_what_was_accepted_and_fits_is_remembered() {
         let (node, app) = (Arc::new(Node::default()), App::fresh(|_| {}));
-        let broker = MemoryBroker::new(Arc::default(), node.clone(), &CACHE, &HISTORY);
+        let broker = MemoryBroker::new(
+            Arc::default(),
+            node.clone(),
+            Arc::new(MemoryOutbox::new(0)),
+            &CACHE,
+            &HISTORY,
+        );
         let channel: ChannelName = "cache-a".parse().unwrap();
         let cached = async || {
             let event = broker.cached(&app, &channel).await.unwrap();

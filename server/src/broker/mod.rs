@@ -8,6 +8,7 @@
 pub mod idempotency;
 pub mod memory;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use dunlin_protocol::names::{ChannelName, SocketId, UserId};
@@ -15,8 +16,10 @@ use dunlin_protocol::position::Position;
 
 use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
+use crate::apps::wanted::News;
 use crate::storage::keys::KeyRef;
 use crate::storage::memory::{CachedEvent, PastEvent};
+use crate::webhooks::event::PublishedEvent;
 
 /// Who published, which decides whether the event is remembered on a cache channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,9 +37,44 @@ pub struct Publication<'a> {
     pub data_literal: &'a str,
     /// The sender's user, on client events in presence channels.
     pub user_id: Option<&'a UserId>,
+    /// As whom the sender is signed in, on client events.
+    pub signed_in: Option<&'a UserId>,
     /// A connection that does not get it.
     pub except: Option<SocketId>,
     pub origin: Origin,
+}
+
+impl Publication<'_> {
+    /// Whether the app's webhooks are about such events.
+    pub fn is_wanted(&self, app: &App) -> bool {
+        let news = match self.origin {
+            Origin::Api => News::MESSAGES,
+            Origin::Client => News::MESSAGES.and(News::CLIENT_EVENTS),
+        };
+        app.wanted.any(news)
+    }
+
+    /// The same for the outbox, with the payload as text.
+    pub fn to_published(&self) -> PublishedEvent {
+        let socket_id = self.except.filter(|_| self.origin == Origin::Client);
+        let data: Cow<'_, str> = match serde_json::from_str::<String>(self.data_literal) {
+            Ok(text) => text.into(),
+            Err(_) => self.data_literal.into(),
+        };
+        let user_id = self.user_id.or(self.signed_in);
+        let uuid = match (user_id, socket_id) {
+            (Some(user_id), _) => user_id.to_string(),
+            (None, Some(socket_id)) => socket_id.to_string(),
+            (None, None) => String::new(),
+        };
+        PublishedEvent {
+            name: self.event.into(),
+            data: data.into(),
+            socket_id,
+            user_id: self.user_id.cloned(),
+            uuid: uuid.into(),
+        }
+    }
 }
 
 /// The publication was not accepted. Worth trying again in a second.

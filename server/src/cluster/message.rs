@@ -159,6 +159,7 @@ mod tests {
                 event: name,
                 data_literal: r#""a\u00e9 \"b\"""#,
                 user_id,
+                signed_in: None,
                 except,
                 origin,
             };

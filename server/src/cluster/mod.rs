@@ -14,6 +14,7 @@
 //!   missed is made up for, or said to be lost.
 //! - A node that was declared dead learns it from the first script it calls, and goes on under another id.
 
+mod feed;
 mod held;
 mod idempotency;
 mod lease;

@@ -43,7 +43,13 @@ impl Cluster {
             self.names.state(&thing),
             self.names.history(&thing),
             self.names.cached(&thing),
+            self.names.outbox(thing.partition()),
         ];
+        let told = if publication.is_wanted(app) {
+            serde_json::to_string(&publication.to_published()).ok()
+        } else {
+            None
+        };
         let kept = kept(app, publication.channel);
         let lives_ms = if is_remembered(publication) {
             millis(self.cache_ttl)
@@ -54,20 +60,25 @@ impl Cluster {
             lives_ms.to_string(),
             kept.size.to_string(),
             kept.age_ms.to_string(),
+            told.as_ref().map_or(0, |_| self.rules.outbox).to_string(),
         ];
         let body = Event::write(publication);
         let command = self.rules.publish;
         let origin = publication.origin;
         let mut sending = Box::pin(async move {
-            let [state, history, cached] = &keys;
-            let [lives_ms, size, age_ms] = &numbers;
-            let args = [command, state, &body, lives_ms, size, age_ms].map(str::as_bytes);
+            let [state, history, cached, outbox] = &keys;
+            let [lives_ms, size, age_ms, entries] = &numbers;
+            let (app, channel, told) = (thing.app.as_str(), &*thing.name, told.unwrap_or_default());
+            let args = [
+                command, state, &body, lives_ms, size, age_ms, entries, app, channel, &told,
+            ];
+            let args = args.map(str::as_bytes);
             // A client's event has its place between the client's coming and its going, which take this lane.
             let lane = match origin {
                 Origin::Client => &link.holding,
                 Origin::Api => &link.publishing,
             };
-            let answer = PUBLISH.run(lane, &[state, history, cached], &args).await;
+            let answer = PUBLISH.run(lane, &[state, history, cached, outbox], &args).await;
             answer.map(|_| ()).map_err(|error| {
                 link.failed("publish", &error);
                 NotPublished::from(Unavailable)

@@ -87,7 +87,8 @@ impl Cluster {
         };
         let state = self.names.state(&thing);
         let outbox = self.names.outbox(partition);
-        let most = self.rules.outbox.to_string();
+        let app_of = self.apps.by_id(app);
+        let most = self.rules.outbox_of(app_of.as_deref()).to_string();
         let args = [entry, app, channel, user, &most, self.rules.publish, &state].map(str::as_bytes);
         SETTLE
             .run(&link.holding, &[due, &outbox, &state], &args)

@@ -122,6 +122,7 @@ impl Suite<'_> {
             event,
             data_literal: "\"x\"",
             user_id: None,
+            signed_in: None,
             except: None,
             origin: Origin::Api,
         };
@@ -382,6 +383,7 @@ mod tests {
             broker: Arc::new(MemoryBroker::new(
                 Arc::clone(&channels),
                 node.clone(),
+                outbox.clone(),
                 &cache,
                 &history,
             )),

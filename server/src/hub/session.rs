@@ -136,7 +136,8 @@ impl Session {
         self.is_authorized
     }
 
-    fn user(&self) -> Option<&SignedInUser> {
+    /// Who has signed in.
+    pub fn user(&self) -> Option<&SignedInUser> {
         self.user.as_deref().map(|signed_in| &signed_in.user)
     }
 

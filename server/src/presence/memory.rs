@@ -14,6 +14,7 @@ use super::{
 };
 use crate::answer::{Answer, Unavailable};
 use crate::apps::App;
+use crate::apps::wanted::News;
 use crate::clock;
 use crate::config::HistorySection;
 use crate::lock::lock;
@@ -72,7 +73,7 @@ impl MemoryPresence {
 
     /// Tells the outside, unless the channel is nobody's business but the platform's.
     fn record(&self, app: &App, channel: &ChannelName, event: ChannelEvent) {
-        if !channel.kind().is_user() {
+        if app.wanted.any(News::STATE) && !channel.kind().is_user() {
             self.outbox.append(&app.id, channel, event);
         }
     }

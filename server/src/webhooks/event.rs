@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dunlin_protocol::names::{SocketId, UserId};
+use serde::{Deserialize, Serialize};
 
 /// Something that happened in an app's channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,15 +29,20 @@ pub enum ChannelEvent {
 }
 
 /// An event that was published, over the HTTP API or by a client.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishedEvent {
+    #[serde(rename = "n")]
     pub name: Box<str>,
     /// The payload as text: itself if it was a string, else its JSON.
+    #[serde(rename = "d")]
     pub data: Box<str>,
     /// The connection that sent it: then it is a client event.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub socket_id: Option<SocketId>,
     /// Its user, on a presence channel.
+    #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
     /// As for [`ChannelEvent::Bound`]; empty for what came over the HTTP API.
+    #[serde(rename = "i", default, skip_serializing_if = "str::is_empty")]
     pub uuid: Box<str>,
 }

@@ -5,5 +5,8 @@
 //! block a publish or a subscribe, and must never know the hub.
 
 pub mod delivery;
+pub mod egress;
+pub mod endpoint;
 pub mod event;
 pub mod outbox;
+pub mod settling;

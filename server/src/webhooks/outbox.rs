@@ -1,18 +1,54 @@
 //! The outbox: appended to inside the transition that an event speaks of, read by whoever delivers.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard};
+use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
+use std::sync::Mutex;
 
 use dunlin_protocol::names::{AppId, ChannelName};
+use futures_util::future::{BoxFuture, FutureExt as _, ready};
+use tokio::sync::Notify;
 
 use super::event::ChannelEvent;
+use crate::answer::Unavailable;
+use crate::clock;
 use crate::lock::lock;
+
+/// Where events are left. Appending never waits and never fails: who appends is in the middle of something.
+pub trait Outbox: Send + Sync {
+    fn append(&self, app: &AppId, channel: &ChannelName, event: ChannelEvent);
+}
+
+/// A place in a partition of the outbox, written `1700000000000-3` as in a stream of Redis. Later ones are greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    pub ms: u64,
+    pub number: u64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.ms, self.number)
+    }
+}
+
+impl FromStr for Place {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (ms, number) = text.split_once('-').unwrap_or((text, "0"));
+        Ok(Self {
+            ms: ms.parse()?,
+            number: number.parse()?,
+        })
+    }
+}
 
 /// An entry of the outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Grows by one with every entry; never reused.
-    pub position: u64,
+    pub place: Place,
     pub app: AppId,
     pub channel: ChannelName,
     pub event: ChannelEvent,
@@ -20,23 +56,37 @@ pub struct Entry {
     pub happened_at_ms: u64,
 }
 
-/// The outbox.
+/// A part of the outbox. All events of one channel are in the same.
+pub type PartitionNumber = u16;
+
+/// The outbox as its reader sees it. Of several readers, each has partitions of its own.
 ///
-/// A promise of every implementation: entries are read in the order in which they were appended, at least once, until
-/// they are acknowledged; an acknowledged one is never read again. Appending never waits.
-pub trait Outbox: Send + Sync {
-    fn append(&self, app: &AppId, channel: &ChannelName, event: ChannelEvent);
-    /// Up to `limit` of the oldest entries that are not acknowledged.
-    fn read(&self, limit: usize) -> Vec<Entry>;
-    /// Forgets every entry up to and including this position.
-    fn acknowledge(&self, position: u64);
+/// A promise of every implementation: the entries of a partition are read in the order in which they were appended, and
+/// again until they are forgotten.
+pub trait Feed: Send + Sync {
+    /// The partitions that are this reader's now. Whoever loses one may find out late.
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionNumber>, Unavailable>>;
+    /// Up to `limit` entries of each of these partitions, behind the place given with it.
+    fn read<'a>(
+        &'a self,
+        after: &'a [(PartitionNumber, Place)],
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>>;
+    /// Forgets every entry up to and including this place.
+    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>>;
+    /// Returns when there may be something new, at the latest after a moment.
+    fn wait(&self) -> BoxFuture<'_, ()>;
+    /// Whether entries outlive this process: then how far they were read is to be remembered with what they became.
+    fn is_durable(&self) -> bool;
 }
 
-/// An outbox for a node whose apps want no webhooks, and for tests: bounded, the oldest entry makes way and is counted.
+/// The outbox of one node without Redis: in memory, like the connections and channels that its entries speak of. Bounded:
+/// the oldest entry makes way and is counted.
 #[derive(Debug)]
 pub struct MemoryOutbox {
     capacity: usize,
     state: Mutex<State>,
+    appended: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -52,16 +102,13 @@ impl MemoryOutbox {
         Self {
             capacity,
             state: Mutex::default(),
+            appended: Notify::new(),
         }
     }
 
     /// Entries that made way unread.
     pub fn dropped(&self) -> u64 {
-        self.lock().dropped
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        lock(&self.state).dropped
     }
 }
 
@@ -70,59 +117,61 @@ impl Outbox for MemoryOutbox {
         if self.capacity == 0 {
             return;
         }
-        let mut state = self.lock();
-        state.appended += 1;
-        let entry = Entry {
-            position: state.appended,
-            app: app.clone(),
-            channel: channel.clone(),
-            event,
-            happened_at_ms: crate::clock::unix_millis(),
-        };
-        if state.entries.len() == self.capacity {
-            state.entries.pop_front();
-            state.dropped += 1;
-        }
-        state.entries.push_back(entry);
-    }
-
-    fn read(&self, limit: usize) -> Vec<Entry> {
-        self.lock().entries.iter().take(limit).cloned().collect()
-    }
-
-    fn acknowledge(&self, position: u64) {
-        let mut state = self.lock();
-        while state
-            .entries
-            .front()
-            .is_some_and(|entry| entry.position <= position)
         {
-            state.entries.pop_front();
+            let mut state = lock(&self.state);
+            state.appended += 1;
+            let entry = Entry {
+                place: Place {
+                    ms: 0,
+                    number: state.appended,
+                },
+                app: app.clone(),
+                channel: channel.clone(),
+                event,
+                happened_at_ms: clock::unix_millis(),
+            };
+            if state.entries.len() == self.capacity {
+                state.entries.pop_front();
+                state.dropped += 1;
+            }
+            state.entries.push_back(entry);
         }
+        self.appended.notify_one();
     }
 }
 
-/// What every [`Outbox`] must do, whatever is behind it.
-#[cfg(test)]
-pub(crate) mod contract {
-    use super::*;
+impl Feed for MemoryOutbox {
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionNumber>, Unavailable>> {
+        ready(Ok(vec![0])).boxed()
+    }
 
-    pub(crate) fn keeps_order_until_acknowledged(outbox: &dyn Outbox) {
-        let app: AppId = "1".parse().unwrap();
-        let channel: ChannelName = "a".parse().unwrap();
-        let count = |entry: &Entry| match entry.event {
-            ChannelEvent::SubscriptionCount { count } => count,
-            _ => panic!("not what was appended"),
-        };
-        for n in 0..5 {
-            outbox.append(&app, &channel, ChannelEvent::SubscriptionCount { count: n });
-        }
-        let first = outbox.read(2);
-        assert_eq!(first.iter().map(count).collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(outbox.read(2), first, "again, until acknowledged");
-        outbox.acknowledge(first[1].position);
-        outbox.acknowledge(first[0].position);
-        assert_eq!(outbox.read(9).iter().map(count).collect::<Vec<_>>(), [2, 3, 4]);
+    fn read<'a>(
+        &'a self,
+        after: &'a [(PartitionNumber, Place)],
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>> {
+        let state = lock(&self.state);
+        let entries = after.iter().flat_map(|(partition, after)| {
+            let first = state.entries.partition_point(|entry| entry.place <= *after);
+            let entries = state.entries.range(first..).take(limit).cloned();
+            entries.map(|entry| (*partition, entry))
+        });
+        ready(Ok(entries.collect())).boxed()
+    }
+
+    fn forget(&self, _: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>> {
+        let mut state = lock(&self.state);
+        let count = state.entries.partition_point(|entry| entry.place <= up_to);
+        state.entries.drain(..count);
+        ready(Ok(())).boxed()
+    }
+
+    fn wait(&self) -> BoxFuture<'_, ()> {
+        self.appended.notified().boxed()
+    }
+
+    fn is_durable(&self) -> bool {
+        false
     }
 }
 
@@ -130,22 +179,59 @@ pub(crate) mod contract {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_memory_outbox_keeps_the_contract() {
-        contract::keeps_order_until_acknowledged(&MemoryOutbox::new(10));
+    fn append(outbox: &MemoryOutbox, count: u32) {
+        outbox.append(
+            &"1".parse().unwrap(),
+            &"a".parse().unwrap(),
+            ChannelEvent::SubscriptionCount { count },
+        );
+    }
+
+    async fn read(outbox: &MemoryOutbox, after: Place, limit: usize) -> Vec<(Place, u32)> {
+        let count = |entry: Entry| match entry.event {
+            ChannelEvent::SubscriptionCount { count } => (entry.place, count),
+            other => panic!("{other:?} was not appended"),
+        };
+        let entries = outbox.read(&[(0, after)], limit).await.unwrap();
+        entries.into_iter().map(|(_, entry)| count(entry)).collect()
+    }
+
+    fn counts(entries: &[(Place, u32)]) -> Vec<u32> {
+        entries.iter().map(|(_, count)| *count).collect()
+    }
+
+    #[tokio::test]
+    async fn entries_keep_their_order_until_they_are_forgotten() {
+        let outbox = MemoryOutbox::new(10);
+        for count in 0..5 {
+            append(&outbox, count);
+        }
+        let first = read(&outbox, Place::default(), 2).await;
+        assert_eq!(counts(&first), [0, 1]);
+        assert_eq!(read(&outbox, Place::default(), 2).await, first, "again");
+        let place = first[1].0;
+        assert_eq!(counts(&read(&outbox, place, 9).await), [2, 3, 4]);
+        outbox.forget(0, place).await.unwrap();
+        outbox.forget(0, first[0].0).await.unwrap();
+        assert_eq!(counts(&read(&outbox, Place::default(), 9).await), [2, 3, 4]);
+    }
+
+    #[tokio::test]
+    async fn the_outbox_is_bounded_and_says_what_it_dropped() {
+        let outbox = MemoryOutbox::new(2);
+        for count in 0..5 {
+            append(&outbox, count);
+        }
+        assert_eq!(counts(&read(&outbox, Place::default(), 9).await), [3, 4]);
+        assert_eq!(outbox.dropped(), 3);
     }
 
     #[test]
-    fn the_memory_outbox_is_bounded_and_says_what_it_dropped() {
-        let outbox = MemoryOutbox::new(2);
-        for _ in 0..5 {
-            outbox.append(
-                &"1".parse().unwrap(),
-                &"a".parse().unwrap(),
-                ChannelEvent::Occupied,
-            );
-        }
-        assert_eq!(outbox.read(9).len(), 2);
-        assert_eq!(outbox.dropped(), 3);
+    fn places_are_written_as_redis_writes_them() {
+        let place = Place { ms: 17, number: 3 };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        assert_eq!("17".parse(), Ok(Place { ms: 17, number: 0 }));
+        assert!("x-1".parse::<Place>().is_err());
+        assert!(Place { ms: 9, number: 9 } < Place { ms: 10, number: 0 });
     }
 }

@@ -187,6 +187,7 @@ async fn deliver(api: &Api, app: &Arc<App>, event: &PublishRequest<'_>) -> Resul
             event: &event.name,
             data_literal: event.data_literal,
             user_id: None,
+            signed_in: None,
             except: event.socket_id,
             origin: Origin::Api,
         };

@@ -6,6 +6,7 @@ use dunlin_protocol::names::{ChannelKind, ChannelName, UserId};
 use dunlin_protocol::position::Position;
 
 use super::{Asked, Change, Held, Phase, State, Waiting};
+use crate::apps::wanted::News;
 use crate::apps::{App, Apps};
 use crate::cluster::request::{Hold, Kept, Known, Past, Said};
 use crate::presence::{MAX_RECOVERED, Since};
@@ -65,6 +66,14 @@ pub(in crate::cluster) struct Rules {
     pub(in crate::cluster) outbox: usize,
 }
 
+impl Rules {
+    /// Entries kept in the outbox; 0: the app does not want to be told.
+    pub(in crate::cluster) fn outbox_of(&self, app: Option<&App>) -> usize {
+        app.filter(|app| app.wanted.any(News::STATE))
+            .map_or(0, |_| self.outbox)
+    }
+}
+
 /// What is said of something that a dead node held: nothing, any more.
 pub(in crate::cluster) fn reaped(
     thing: &Thing,
@@ -97,7 +106,7 @@ pub(in crate::cluster) fn reaped(
         above: rules.count_above,
         every_us: rules.count_every_us,
         settle_ms: rules.settle_ms,
-        outbox: rules.outbox,
+        outbox: rules.outbox_of(app.as_deref()),
         cache: nature.is_cache,
         history: nature.kept,
         past: None,
@@ -165,7 +174,7 @@ impl Held {
             above: rules.count_above,
             every_us: rules.count_every_us,
             settle_ms: rules.settle_ms,
-            outbox: rules.outbox,
+            outbox: rules.outbox_of(Some(&self.app)),
             cache: is_cache,
             history: kept,
             past: self.past(&joins, state.position.filter(|_| is_sync)),

@@ -251,6 +251,7 @@ impl Held {
             event: &event.name,
             data_literal: &event.data_literal,
             user_id: event.user_id.as_ref(),
+            signed_in: None,
             except: event.except,
             origin: Origin::Api,
         };

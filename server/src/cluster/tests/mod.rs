@@ -115,6 +115,7 @@ impl Running {
             redis: &section(&server, "contract"),
             webhooks: &WebhooksSection {
                 settle: Duration::from_millis(300),
+                ..WebhooksSection::example()
             },
             cache: &CacheSection {
                 ttl: Duration::from_mins(30),

@@ -138,6 +138,7 @@ mod tests {
     use crate::hub::shard::Accepted;
     use crate::hub::{Hub, Services};
     use crate::presence::{ChannelPage, Join, Leave, Occupancy, Presence, SignIn};
+    use crate::webhooks::outbox::MemoryOutbox;
 
     /// A presence that is asked for places and answers when the test does.
     #[derive(Default)]
@@ -194,7 +195,14 @@ mod tests {
             let config = load(&Sources::default()).unwrap().config;
             let hub = Arc::new(Hub::new(1, 0, &config.sockets));
             let gate = Arc::new(Gate::default());
-            let broker = MemoryBroker::new(Arc::default(), Arc::new(Nobody), &config.cache, &config.history);
+            let outbox = Arc::new(MemoryOutbox::new(0));
+            let broker = MemoryBroker::new(
+                Arc::default(),
+                Arc::new(Nobody),
+                outbox,
+                &config.cache,
+                &config.history,
+            );
             let services = Services {
                 broker: Arc::new(broker),
                 presence: gate.clone(),

@@ -109,11 +109,13 @@ impl Shard {
         };
         let app = Arc::clone(&connection.session.app);
         let except = Some(connection.session.socket_id);
+        let signed_in = connection.session.user().map(|user| user.id.clone());
         let publication = Publication {
             channel,
             event,
             data_literal,
             user_id,
+            signed_in: signed_in.as_ref(),
             except,
             origin: Origin::Client,
         };

@@ -165,6 +165,11 @@ impl Names {
         self.name(partition, format_args!("outbox"))
     }
 
+    /// Whose turn it is to read the outbox.
+    pub fn reader(&self, partition: Partition) -> String {
+        self.name(partition, format_args!("reader"))
+    }
+
     /// An idempotency key of an app.
     pub fn once(&self, partition: Partition, app: &AppId, key: &str) -> String {
         self.name(partition, format_args!("once:{app}:{key}"))

@@ -4,18 +4,21 @@
 -- KEYS  1 state    hash of the channel; absent while nobody listens and nothing is kept
 --       2 history  stream, ids SERIAL-0, fields at (Unix ms) and body
 --       3 cached   the remembered event of a cache channel
+--       4 outbox   stream
 -- ARGV  1 PUBLISH or SPUBLISH   2 topic   3 body
 --       4 how long it is remembered, ms; 0: not at all
 --       5 size of the history, 6 its age in ms; size 0: the channel has none
+--       7 entries kept in the outbox; 0: the customer is not told
+--       8 app   9 channel   10 the event, as the customer is told of it
 -- Returns the serial; 0 without state, when the moment stands for the epoch: it tells one such event from another.
 --
 -- Atomic: an event that is in the history has been sent, one that was sent to fewer nodes than listen is kept for
 -- those that are cut off just now.
 
-local state, history, cached = KEYS[1], KEYS[2], KEYS[3]
+local state, history, cached, outbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local size, age_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
 
-local got = redis.call('HMGET', state, 'epoch', 'nodes')
+local got = redis.call('HMGET', state, 'epoch', 'nodes', 'out')
 local epoch, nodes = got[1], tonumber(got[2]) or 0
 local serial = 0
 if not epoch and size > 0 then
@@ -38,6 +41,12 @@ if epoch and (size > 0 or listening < nodes) then
   trim(state, history, size, age_ms)
   if nodes == 0 then
     redis.call('PEXPIRE', state, age_ms + 60000)
+  end
+end
+if ARGV[7] ~= '0' then
+  local out = record(outbox, tonumber(ARGV[7]), tonumber(got[3]) or 0, ARGV[8], ARGV[9], 'published', 'data', ARGV[10])
+  if epoch then
+    redis.call('HSET', state, 'out', text(out))
   end
 end
 if ARGV[4] ~= '0' then

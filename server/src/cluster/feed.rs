@@ -1,0 +1,213 @@
+//! The outbox of the cluster, as the webhook worker of this node reads it. Each partition has one reader at a time, by a
+//! lease; two that believe to be it for a moment do no harm, because how far was read is settled where the outcome is
+//! stored.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dunlin_protocol::names::ChannelName;
+use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
+use redis::{RedisError, Value, from_redis_value};
+use tokio::time::sleep;
+
+use super::{Cluster, millis};
+use crate::answer::Unavailable;
+use crate::storage::redis::lane::Lane;
+use crate::storage::redis::names::{PARTITIONS, Partition};
+use crate::webhooks::event::ChannelEvent;
+use crate::webhooks::outbox::{Entry, Feed, PartitionNumber, Place};
+
+/// How often a reader looks.
+const TICK: Duration = Duration::from_millis(50);
+
+impl Cluster {
+    /// A connection to read the outbox with, and whose failure costs nobody else anything.
+    async fn reading_lane(&self) -> Result<Lane, Unavailable> {
+        if self.link.load().is_none() {
+            return Err(Unavailable);
+        }
+        let lane = self.pool.get().await.map_err(|_| Unavailable)?;
+        Ok(lane.clone())
+    }
+
+    /// Takes and keeps the readership of this node's share of the partitions.
+    async fn keep_readership(&self) -> Result<Vec<PartitionNumber>, Unavailable> {
+        let lane = self.reading_lane().await?;
+        let id = self.id.load_full();
+        let lease_ms = millis(self.section.lease).to_string();
+        let kept = async {
+            let nodes: u16 =
+                from_redis_value(lane.call(redis::cmd("ZCARD").arg(self.names.leases())).await?)?;
+            let share = PARTITIONS.div_ceil(nodes.max(1));
+            let readers =
+                try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
+            let mut owned = Vec::new();
+            for (partition, reader) in Partition::all().zip(readers) {
+                let key = self.names.reader(partition);
+                let is_mine = reader.as_deref() == Some(id.as_str());
+                let has_room = owned.len() < usize::from(share);
+                if is_mine && has_room {
+                    let mut keep = redis::cmd("PEXPIRE");
+                    lane.call(keep.arg(&key).arg(&lease_ms)).await?;
+                    owned.push(partition.number());
+                } else if is_mine {
+                    lane.call(redis::cmd("DEL").arg(&key)).await?;
+                } else if reader.is_none() && has_room {
+                    let mut take = redis::cmd("SET");
+                    take.arg(&key).arg(id.as_str()).arg("NX").arg("PX").arg(&lease_ms);
+                    if lane.call(&take).await? != Value::Nil {
+                        owned.push(partition.number());
+                    }
+                }
+            }
+            Ok::<_, RedisError>(owned)
+        };
+        kept.await.map_err(|error| {
+            tracing::debug!(%error, "the readership of the outbox could not be kept");
+            Unavailable
+        })
+    }
+
+    async fn reader(&self, lane: &Lane, partition: Partition) -> Result<Option<String>, RedisError> {
+        let value = lane
+            .call(redis::cmd("GET").arg(self.names.reader(partition)))
+            .await?;
+        Ok(from_redis_value(value)?)
+    }
+
+    async fn read_outbox(
+        &self,
+        after: &[(PartitionNumber, Place)],
+        limit: usize,
+    ) -> Result<Vec<(PartitionNumber, Entry)>, Unavailable> {
+        let lane = self.reading_lane().await?;
+        let streams: HashMap<String, PartitionNumber> = after
+            .iter()
+            .filter_map(|(number, _)| Some((self.names.outbox(Partition::from_number(*number)?), *number)))
+            .collect();
+        let keys: Vec<(String, String)> = after
+            .iter()
+            .filter_map(|(number, place)| {
+                Some((
+                    self.names.outbox(Partition::from_number(*number)?),
+                    place.to_string(),
+                ))
+            })
+            .collect();
+        // One command where one server has all of them.
+        let at_once = if self.target.is_cluster() {
+            1
+        } else {
+            keys.len().max(1)
+        };
+        let reads = keys.chunks(at_once).map(|keys| {
+            let mut command = redis::cmd("XREAD");
+            command.arg("COUNT").arg(limit).arg("STREAMS");
+            command.arg(keys.iter().map(|(key, _)| key).collect::<Vec<_>>());
+            command.arg(keys.iter().map(|(_, place)| place).collect::<Vec<_>>());
+            let lane = &lane;
+            async move { lane.call(&command).await }
+        });
+        let answers = try_join_all(reads).await.map_err(|error| {
+            tracing::debug!(%error, "the outbox could not be read");
+            Unavailable
+        })?;
+        let mut entries = Vec::new();
+        for answer in answers {
+            if answer == Value::Nil {
+                continue;
+            }
+            let read: HashMap<String, Vec<(String, Vec<String>)>> =
+                from_redis_value(answer).map_err(|_| Unavailable)?;
+            for (key, found) in read {
+                let Some(number) = streams.get(&key) else { continue };
+                for (place, fields) in found {
+                    match parse(&place, &fields) {
+                        Some(entry) => entries.push((*number, entry)),
+                        None => tracing::error!(
+                            key,
+                            place,
+                            "an entry of the outbox that this version does not know"
+                        ),
+                    }
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    async fn forget_outbox(&self, partition: PartitionNumber, up_to: Place) -> Result<(), Unavailable> {
+        let Some(partition) = Partition::from_number(partition) else {
+            return Ok(());
+        };
+        let lane = self.reading_lane().await?;
+        let next = Place {
+            number: up_to.number + 1,
+            ..up_to
+        };
+        let mut trim = redis::cmd("XTRIM");
+        trim.arg(self.names.outbox(partition))
+            .arg("MINID")
+            .arg("=")
+            .arg(next.to_string());
+        lane.call(&trim).await.map(|_| ()).map_err(|_| Unavailable)
+    }
+}
+
+fn parse(place: &str, fields: &[String]) -> Option<Entry> {
+    let field = |name: &str| {
+        let mut pairs = fields.chunks_exact(2);
+        pairs.find(|pair| pair[0] == name).map(|pair| pair[1].as_str())
+    };
+    let channel: ChannelName = field("channel")?.parse().ok()?;
+    let event = match field("event")? {
+        "channel_occupied" => ChannelEvent::Occupied,
+        "channel_vacated" => ChannelEvent::Vacated,
+        "member_added" => ChannelEvent::MemberAdded {
+            user_id: field("user")?.parse().ok()?,
+        },
+        "member_removed" => ChannelEvent::MemberRemoved {
+            user_id: field("user")?.parse().ok()?,
+        },
+        "cache_miss" => ChannelEvent::CacheMiss,
+        "subscription_count" => ChannelEvent::SubscriptionCount {
+            count: field("count")?.parse().ok()?,
+        },
+        "published" => ChannelEvent::Published(Arc::new(serde_json::from_str(field("data")?).ok()?)),
+        _ => return None,
+    };
+    Some(Entry {
+        place: place.parse().ok()?,
+        app: field("app")?.parse().ok()?,
+        channel,
+        event,
+        happened_at_ms: field("at")?.parse().ok()?,
+    })
+}
+
+impl Feed for Cluster {
+    fn partitions(&self) -> BoxFuture<'_, Result<Vec<PartitionNumber>, Unavailable>> {
+        self.keep_readership().boxed()
+    }
+
+    fn read<'a>(
+        &'a self,
+        after: &'a [(PartitionNumber, Place)],
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>> {
+        self.read_outbox(after, limit).boxed()
+    }
+
+    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>> {
+        self.forget_outbox(partition, up_to).boxed()
+    }
+
+    fn wait(&self) -> BoxFuture<'_, ()> {
+        sleep(TICK).boxed()
+    }
+
+    fn is_durable(&self) -> bool {
+        true
+    }
+}
