@@ -21,11 +21,16 @@ const FLOORS: [&[&str]; 10] = [
 ];
 
 /// Uses between siblings that were decided upon, with their reason.
-const DECIDED: [(&str, &str, &str); 2] = [
+const DECIDED: [(&str, &str, &str); 3] = [
     (
         "config",
         "storage",
         "the URL of a Redis or a database is judged by whoever will connect to it",
+    ),
+    (
+        "config",
+        "webhooks",
+        "an endpoint is judged by whoever will deliver to it",
     ),
     (
         "cluster",

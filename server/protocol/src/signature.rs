@@ -28,22 +28,28 @@ pub struct Secret {
 }
 
 impl Secret {
-    pub fn new(secret: &str) -> Self {
-        let keyed = Hmac::new_from_slice(secret.as_bytes()).expect("HMAC takes keys of any length");
+    pub fn new(secret: impl AsRef<[u8]>) -> Self {
+        let secret = secret.as_ref();
+        let keyed = Hmac::new_from_slice(secret).expect("HMAC takes keys of any length");
         Self {
             keyed,
             is_usable: !secret.is_empty(),
         }
     }
 
-    /// The lower-case hex HMAC-SHA256 of the parts, joined.
-    pub fn sign_hex(&self, parts: &[&[u8]]) -> [u8; 64] {
+    /// The HMAC-SHA256 of the parts, joined.
+    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
         let mut mac = self.keyed.clone();
         for part in parts {
             mac.update(part);
         }
+        mac.finalize().into_bytes().into()
+    }
+
+    /// The same as lower-case hex.
+    pub fn sign_hex(&self, parts: &[&[u8]]) -> [u8; 64] {
         let mut digest = [0; 64];
-        hex::encode_to_slice(mac.finalize().into_bytes(), &mut digest).expect("32 bytes are 64 digits");
+        hex::encode_to_slice(self.sign(parts), &mut digest).expect("32 bytes are 64 digits");
         digest
     }
 

@@ -13,6 +13,7 @@ pub(super) const SHORT: &[(&str, &str)] = &[
     ("DUNLIN_DATA_DIR", "server.data_dir"),
     ("DUNLIN_LOG", "log.filter"),
     ("DUNLIN_REDIS_URL", "redis.url"),
+    ("DUNLIN_DATABASE_URL", "database.url"),
 ];
 
 /// Our own names that are not options. The port of the dashboard is known, so that one environment serves every version,
@@ -23,14 +24,7 @@ pub(super) const OWN: &[&str] = &[
     "DUNLIN_DEFAULT_APP_KEY",
     "DUNLIN_DEFAULT_APP_SECRET",
     "DUNLIN_DASHBOARD_PORT",
-    "DUNLIN_DATABASE_URL",
 ];
-
-/// Known names that this version does nothing with, and why.
-pub(super) const WITHOUT_EFFECT: &[(&str, &str)] = &[(
-    "DATABASE_URL",
-    "this version takes its apps from the configuration",
-)];
 
 /// A foreign variable that sets one of our options.
 pub(super) struct Alias {
@@ -79,6 +73,7 @@ const fn same(variable: &'static str, option: &'static str) -> Alias {
 pub(super) const FOREIGN: &[Alias] = &[
     same("PORT", "server.port"),
     same("REDIS_URL", "redis.url"),
+    same("DATABASE_URL", "database.url"),
     same("REVERB_SERVER_HOST", "server.host"),
     same("REVERB_SERVER_PORT", "server.port"),
     same("SOKETI_HOST", "server.host"),

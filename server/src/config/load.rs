@@ -20,6 +20,9 @@ const DEFAULTS: &str = include_str!("../default.toml");
 /// The app of a development node that was told of none.
 const DEFAULT_APP: [(&str, &str); 3] = [("id", "app-id"), ("key", "app-key"), ("secret", "app-secret")];
 
+/// Options that may hold a password.
+const SECRET_URLS: [&str; 2] = ["redis.url", "database.url"];
+
 /// What a configuration is read from. Tests build one by hand; processes use [`Sources::of_process`].
 #[derive(Clone, Default)]
 pub struct Sources {
@@ -261,12 +264,6 @@ impl Layers {
                 );
             }
         }
-        for (variable, why) in aliases::WITHOUT_EFFECT {
-            if sources.var(variable).is_some() {
-                self.warnings
-                    .push(format!("{variable} is set and has no effect: {why}"));
-            }
-        }
         for variable in sources.env.keys().filter(|name| aliases::is_stray(name)) {
             self.warnings.push(format!(
                 "{variable} is set and has no counterpart here: it has no effect"
@@ -275,12 +272,6 @@ impl Layers {
     }
 
     fn read_own_names(&mut self, sources: &Sources) {
-        let variable = "DUNLIN_DATABASE_URL";
-        if sources.var(variable).is_some() {
-            let what =
-                "is not supported by this version, which takes its apps from the configuration: unset it";
-            self.complain("", Some(Origin::Env(variable.to_owned())), what);
-        }
         for (variable, text) in &sources.env {
             let Some(name) = variable.strip_prefix("DUNLIN_") else {
                 continue;
@@ -384,6 +375,7 @@ impl Layers {
         let history = self.section("history");
         let idempotency = self.section("idempotency");
         let redis = self.section("redis");
+        let database = self.section("database");
         let webhooks = self.section("webhooks");
         let api = self.section("api");
         let demo = self.section("demo");
@@ -399,6 +391,7 @@ impl Layers {
                 history: history?,
                 idempotency: idempotency?,
                 redis: redis?,
+                database: database?,
                 webhooks: webhooks?,
                 api: api?,
                 demo: demo?,
@@ -542,12 +535,12 @@ fn in_tables(prefix: &str, settings: &Settings) -> Vec<Shown> {
     let shown = settings.iter().map(|(path, setting)| {
         let path = format!("{prefix}{path}");
         let (table, key) = path.rsplit_once('.').expect("every option is in a section");
-        let is_secret =
-            key == "secret" || (path == "redis.url" && setting.value != Value::String(String::new()));
-        let value = if is_secret {
-            "\"[redacted]\"".to_owned()
+        let is_secret_url =
+            SECRET_URLS.contains(&path.as_str()) && setting.value != Value::String(String::new());
+        let value = if is_secret_url {
+            REDACTED.to_owned()
         } else {
-            render(&setting.value)
+            render_entry(key, &setting.value)
         };
         Shown {
             table: table.to_owned(),
@@ -611,9 +604,13 @@ fn nested(settings: &Settings) -> Value {
 fn read_text(text: &str, default: &Value) -> Value {
     let as_text = || Value::String(text.to_owned());
     match default {
-        Value::Array(_) => {
+        Value::Array(items) => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            Value::Array(parts.map(|part| Value::String(part.to_owned())).collect())
+            let read = |part: &str| match items.first() {
+                Some(item) => read_text(part, item),
+                None => Value::String(part.to_owned()),
+            };
+            Value::Array(parts.map(read).collect())
         }
         Value::Integer(_) => text.parse().map_or_else(|_| as_text(), Value::Integer),
         Value::Boolean(_) => match (text, text.parse()) {
@@ -626,6 +623,36 @@ fn read_text(text: &str, default: &Value) -> Value {
     }
 }
 
+/// What is shown in the place of a secret.
+const REDACTED: &str = "\"[redacted]\"";
+
+/// The value of a key, unless the key says that it is secret.
+fn render_entry(key: &str, value: &Value) -> String {
+    match (key, value) {
+        ("secret" | "previous_secret", _) => REDACTED.to_owned(),
+        ("headers", Value::Table(headers)) => render_table(headers, |_, _| REDACTED.to_owned()),
+        _ => render(value),
+    }
+}
+
+fn render_table(table: &Table, entry: impl Fn(&str, &Value) -> String) -> String {
+    if table.is_empty() {
+        return "{}".to_owned();
+    }
+    let entries = table.iter().map(|(key, value)| {
+        let is_bare = key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
+        let name = if is_bare && !key.is_empty() {
+            key.clone()
+        } else {
+            render(&Value::String(key.clone()))
+        };
+        format!("{name} = {}", entry(key, value))
+    });
+    format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+}
+
 fn render(value: &Value) -> String {
     match value {
         // TOML's basic strings know all the escapes that JSON writes.
@@ -635,13 +662,7 @@ fn render(value: &Value) -> String {
         Value::Boolean(flag) => flag.to_string(),
         Value::Datetime(time) => time.to_string(),
         Value::Array(items) => format!("[{}]", items.iter().map(render).collect::<Vec<_>>().join(", ")),
-        Value::Table(table) if table.is_empty() => "{}".to_owned(),
-        Value::Table(table) => {
-            let entries = table
-                .iter()
-                .map(|(key, value)| format!("{key} = {}", render(value)));
-            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
-        }
+        Value::Table(table) => render_table(table, render_entry),
     }
 }
 

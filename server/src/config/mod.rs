@@ -9,6 +9,7 @@
 //! secrets are never part of a complaint, nor of anything printed.
 
 mod aliases;
+mod endpoint;
 mod load;
 mod sections;
 mod source;
@@ -16,10 +17,11 @@ mod source;
 mod tests;
 mod validate;
 
+pub use endpoint::{BodyFormat, EndpointSection, EventType};
 pub use load::{ConfigError, Loaded, Shown, Sources, load};
 pub use sections::{
-    ApiSection, AppLimits, AppSection, CacheSection, Config, ConfigSecret, DemoSection, Environment,
-    FallbackSection, HistoryRuleSection, HistorySection, IdempotencySection, LogFormat, LogSection,
-    RedisSection, ServerSection, SocketsSection, Switch, TlsSection, WebhooksSection,
+    ApiSection, AppLimits, AppSection, CacheSection, Config, ConfigSecret, DatabaseSection, DemoSection,
+    Environment, FallbackSection, HistoryRuleSection, HistorySection, IdempotencySection, LogFormat,
+    LogSection, RedisSection, ServerSection, SocketsSection, Switch, TlsSection, WebhooksSection,
 };
 pub use source::{Complaint, Origin};

@@ -9,8 +9,12 @@ use std::time::Duration;
 
 use dunlin_protocol::names::{AppId, AppKey};
 use dunlin_protocol::signature::Secret;
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
+
+use super::endpoint::EndpointSection;
+use crate::webhooks::egress::Guard;
 
 /// The whole configuration. Rooms take their section, never this.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub struct Config {
     pub idempotency: IdempotencySection,
     /// The Redis of a cluster.
     pub redis: RedisSection,
+    /// The SQL database.
+    pub database: DatabaseSection,
     /// What customers are told.
     pub webhooks: WebhooksSection,
     /// The HTTP API.
@@ -54,6 +60,13 @@ impl Config {
             Switch::On => true,
             Switch::Off => false,
         }
+    }
+
+    /// Where webhooks may go: the same for whoever judges a URL and whoever sends to it.
+    pub fn guard(&self) -> Guard {
+        let ports = [self.server.port, self.server.metrics_port, self.tls.port];
+        let own_ports = ports.into_iter().filter(|port| *port != 0).collect();
+        Guard::new(self.webhooks.allow_networks.clone(), own_ports, Vec::new())
     }
 }
 
@@ -240,6 +253,20 @@ pub struct RedisSection {
     pub outbox_entries: usize,
 }
 
+/// `[database]`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseSection {
+    /// `None`: SQLite in the data directory. A secret, because it may hold a password.
+    #[serde(deserialize_with = "secret_or_empty")]
+    pub url: Option<ConfigSecret>,
+    /// Most connections, 1 to 1000.
+    pub pool_size: u32,
+    /// How long one thing may take, the wait for a connection included.
+    #[serde(rename = "timeout_ms", deserialize_with = "millis")]
+    pub timeout: Duration,
+}
+
 /// `[webhooks]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -247,6 +274,37 @@ pub struct WebhooksSection {
     /// How long the end of something waits for its return.
     #[serde(rename = "settle_ms", deserialize_with = "millis")]
     pub settle: Duration,
+    /// Where endpoints may be besides the public internet; none in production.
+    #[serde(deserialize_with = "networks")]
+    pub allow_networks: Vec<IpNet>,
+    /// Pauses before the attempts, each counted from the end of the attempt before it; 1 to 32.
+    #[serde(rename = "retry_schedule_ms", deserialize_with = "list_of_millis")]
+    pub retry_schedule: Vec<Duration>,
+    /// How long one attempt may take.
+    #[serde(rename = "timeout_ms", deserialize_with = "millis")]
+    pub timeout: Duration,
+    /// How long a delivery is kept that was taken.
+    #[serde(rename = "retain_done_s", deserialize_with = "seconds")]
+    pub retain_done: Duration,
+    /// How long a delivery is kept that was given up.
+    #[serde(rename = "retain_dead_s", deserialize_with = "seconds")]
+    pub retain_dead: Duration,
+    /// How long an endpoint may take nothing before it is disabled; zero: for ever.
+    #[serde(rename = "disable_after_s", deserialize_with = "seconds")]
+    pub disable_after: Duration,
+    /// Requests of this node that are under way at the same time.
+    pub max_in_flight: usize,
+    /// Of these, to one endpoint.
+    pub max_in_flight_per_endpoint: usize,
+}
+
+impl WebhooksSection {
+    /// Every option at its default, for tests.
+    #[cfg(test)]
+    pub fn example() -> Self {
+        let loaded = super::load(&super::Sources::default()).expect("the defaults are valid");
+        loaded.config.webhooks
+    }
 }
 
 /// `[api]`
@@ -294,6 +352,8 @@ pub struct AppSection {
     pub allowed_origins: Vec<String>,
     /// Which channels keep their past; the first that covers a channel counts.
     pub history: Vec<HistoryRuleSection>,
+    /// Who is told what happens.
+    pub webhooks: Vec<EndpointSection>,
     /// Numbers; each of them 0 for "none".
     pub limits: AppLimits,
 }
@@ -446,7 +506,9 @@ impl<'de> Deserialize<'de> for ConfigSecret {
     }
 }
 
-fn secret_or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ConfigSecret>, D::Error> {
+pub(super) fn secret_or_empty<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<ConfigSecret>, D::Error> {
     let text = String::deserialize(deserializer).map_err(|_| de::Error::custom("must be a text"))?;
     Ok((!text.is_empty()).then_some(ConfigSecret(text)))
 }
@@ -461,8 +523,16 @@ fn bounded<E: de::Error>(time: Duration) -> Result<Duration, E> {
     Ok(time)
 }
 
-fn millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+pub(super) fn millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     bounded(Duration::from_millis(u64::deserialize(deserializer)?))
+}
+
+fn list_of_millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Duration>, D::Error> {
+    let times = Vec::<u64>::deserialize(deserializer)?;
+    times
+        .into_iter()
+        .map(|time| bounded(Duration::from_millis(time)))
+        .collect()
 }
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -492,4 +562,17 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Erro
     }
     text.parse()
         .map_err(|_| de::Error::custom(format!("{text:?} is neither an IP address nor \"localhost\"")))
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let parse = |text: String| {
+        let error = || {
+            de::Error::custom(format!(
+                "{text:?} is no network: write an address, a slash and the number of its fixed bits, as in 127.0.0.0/8"
+            ))
+        };
+        text.parse().map_err(|_| error())
+    };
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.into_iter().map(parse).collect()
 }

@@ -396,14 +396,8 @@ fn half_an_app_in_the_environment_is_refused() {
 }
 
 #[test]
-fn a_database_is_refused_by_our_name_and_warned_of_by_everybodys() {
-    complains(
-        "",
-        &[("DUNLIN_DATABASE_URL", "postgres://p")],
-        &["environment variable DUNLIN_DATABASE_URL: is not supported by this version"],
-    );
+fn what_other_servers_know_and_we_do_not_is_warned_of() {
     let env = [
-        ("DATABASE_URL", "postgres://p"),
         ("SOKETI_DB_REDIS_HOST", "r"),
         ("DUNLIN_DASHBOARD_PORT", "6002"),
         ("PUSHER_HOST", "looked over: it speaks to clients"),
@@ -416,7 +410,28 @@ fn a_database_is_refused_by_our_name_and_warned_of_by_everybodys() {
         .iter()
         .filter_map(|text| text.split(' ').next())
         .collect();
-    assert_eq!(first_words, ["DATABASE_URL", "SOKETI_DB_REDIS_HOST"]);
+    assert_eq!(first_words, ["SOKETI_DB_REDIS_HOST"]);
+}
+
+#[test]
+fn a_database_is_named_by_our_variable_or_everybodys_and_never_shown() {
+    for variable in ["DUNLIN_DATABASE_URL", "DATABASE_URL", "DUNLIN_DATABASE__URL"] {
+        let loaded = with("", &[(variable, "postgres://u:hidden@h:1/d")]).expect("a good URL");
+        let url = loaded.config.database.url.expect("it was set");
+        assert_eq!(url.expose(), "postgres://u:hidden@h:1/d");
+        assert!(!format!("{:?}", loaded.shown).contains("hidden"));
+    }
+    let defaults = with("", &[]).expect("the defaults").config;
+    assert!(defaults.database.url.is_none());
+    complains(
+        "[database]\npool_size = 0\ntimeout_ms = 9\n",
+        &[("DATABASE_URL", "mysql://u:hidden@h/d")],
+        &[
+            "database.url (environment variable DATABASE_URL): must begin with sqlite:/// or postgres://",
+            "database.pool_size",
+            "database.timeout_ms",
+        ],
+    );
 }
 
 #[test]
@@ -425,7 +440,10 @@ fn redis_is_named_by_our_variable_or_everybodys_and_never_shown() {
         let loaded = with("", &[(variable, "redis://u:hidden@r:1/2")]).expect("a good URL");
         let url = loaded.config.redis.url.expect("it was set");
         assert_eq!(url.expose(), "redis://u:hidden@r:1/2");
-        let shown = loaded.shown.iter().find(|shown| shown.key == "url");
+        let shown = loaded
+            .shown
+            .iter()
+            .find(|shown| shown.table == "redis" && shown.key == "url");
         assert_eq!(shown.map(|shown| shown.value.as_str()), Some("\"[redacted]\""));
     }
     assert!(with("", &[]).expect("the defaults").config.redis.url.is_none());
@@ -631,4 +649,269 @@ fn a_history_that_cannot_be_is_refused() {
         &[("DUNLIN_HISTORY__MAX_BYTES", "1000")],
         &["history.max_bytes less 1024"],
     );
+}
+
+#[test]
+fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
+    let one = |entry: &str| {
+        let file = format!("[webhooks]\nallow_networks = [\"127.0.0.0/8\"]\n{APP}{entry}");
+        let mut endpoints = config(&file, &[]).apps.remove(0).webhooks;
+        assert_eq!(endpoints.len(), 1);
+        endpoints.remove(0)
+    };
+    let page = include_str!("../../../docs/reference/config.md");
+    let start = page
+        .find("[[apps.webhooks]]\nid = ")
+        .expect("an entry with every option");
+    let entry = page[start..].split("```").next().unwrap_or_default();
+    let url = "https://shop.example/hook".to_owned();
+    let defaults = EndpointSection {
+        url,
+        ..EndpointSection::default()
+    };
+    assert_eq!(one(entry), defaults);
+    let own = one(
+        "[[apps.webhooks]]\nformat = \"yalgaar\"\nmessage_url = \"http://127.0.0.1:8000/m\"\nid = \"m\"\n\
+        events = [\"message\", \"bind\"]\nheaders = { X-A = \"b\" }\nbatch_ms = 0\nbatch_size = 1\n\
+        channel_prefix = \"private-\"\nsecret = \"whsec_bmV3\"\nprevious_secret = \"whsec_b2xk\"\nshort_retries = true\n\
+        enabled = false\ndescription = \"d\"\n",
+    );
+    let expected = EndpointSection {
+        id: "m".to_owned(),
+        enabled: false,
+        description: "d".to_owned(),
+        format: BodyFormat::Yalgaar,
+        url: String::new(),
+        presence_url: String::new(),
+        message_url: "http://127.0.0.1:8000/m".to_owned(),
+        events: vec![EventType::Message, EventType::Bind],
+        channel_prefix: "private-".to_owned(),
+        headers: [("X-A".to_owned(), ConfigSecret::from("b"))].into(),
+        secret: Some(ConfigSecret::from("whsec_bmV3")),
+        previous_secret: Some(ConfigSecret::from("whsec_b2xk")),
+        batch: Duration::ZERO,
+        batch_size: 1,
+        short_retries: true,
+    };
+    assert_eq!(own, expected);
+}
+
+#[test]
+fn an_endpoint_that_cannot_be_is_refused() {
+    const URL: &str = "url = \"https://a.example/\"\n";
+    const YALGAAR: &str = "format = \"yalgaar\"\nmessage_url = \"https://a.example/\"\n";
+    let complains_of = |entry: &str, expected: &str| {
+        let file = format!("{APP}[[apps.webhooks]]\n{entry}");
+        complains(&file, &[], &[expected]);
+    };
+    let long = format!("headers = {{ A = \"{}\" }}", "x".repeat(5000));
+    for (rest, expected) in [
+        (
+            "events = [\"chanel_occupied\"]",
+            "apps[0].webhooks (FILE, line 5): unknown variant `chanel_occupied`",
+        ),
+        (
+            "events = [\"bind\"]",
+            "apps[0].webhooks[0].events (FILE, line 5): must be events of the format \"pusher\"",
+        ),
+        ("format = \"soap\"", "unknown variant `soap`"),
+        ("colour = 1", "unknown field `colour`"),
+        (
+            "presence_url = \"https://a.example/\"",
+            "webhooks[0].presence_url (FILE, line 5): is for the format \"yalgaar\"",
+        ),
+        (
+            "message_url = \"https://a.example/\"",
+            "webhooks[0].message_url (FILE, line 5): is for the format \"yalgaar\"",
+        ),
+        (
+            "id = \"a b\"",
+            "webhooks[0].id (FILE, line 5): must be 1 to 64 letters",
+        ),
+        (
+            "channel_prefix = \"a b\"",
+            "webhooks[0].channel_prefix (FILE, line 5): \"a b\" is not how",
+        ),
+        (
+            "channel_prefix = \"#server-to-user-1\"",
+            "is not how a channel's name begins",
+        ),
+        (
+            "batch_size = 0",
+            "webhooks[0].batch_size (FILE, line 5): must be between 1 and 1000",
+        ),
+        ("batch_size = 1001", "must be between 1 and 1000"),
+        (
+            "batch_ms = 60001",
+            "webhooks[0].batch_ms (FILE, line 5): must be at most 60000",
+        ),
+        (
+            "secret = \"hush\"",
+            "webhooks[0].secret (FILE, line 5): must be whsec_ and base64",
+        ),
+        ("secret = \"whsec_\"", "must be whsec_ and base64"),
+        ("secret = \"whsec_a\"", "must be whsec_ and base64"),
+        (
+            "previous_secret = \"whsec_?\"",
+            "webhooks[0].previous_secret (FILE, line 5): must be whsec_ and base64",
+        ),
+        (
+            "headers = { \"a b\" = \"c\" }",
+            "webhooks[0].headers (FILE, line 5): \"a b\" is no name of a header",
+        ),
+        (
+            "headers = { A = \"b\\nc\" }",
+            "webhooks[0].headers (FILE, line 5): the value of \"A\" is none",
+        ),
+        (&long, "the value of \"A\" is none"),
+        ("headers = { A = \"b\", a = \"c\" }", "\"a\" is there twice"),
+        ("headers = { A = 4711 }", "headers must be a table of texts"),
+        ("headers = 4711", "headers must be a table of texts"),
+    ] {
+        complains_of(&format!("{URL}{rest}"), expected);
+    }
+    for name in [
+        "X-Pusher-Key",
+        "x-pusher-anything",
+        "Webhook-Id",
+        "Content-Type",
+        "CONTENT-LENGTH",
+        "Host",
+        "Connection",
+    ] {
+        let expected = format!("webhooks[0].headers (FILE, line 5): {name:?} is not yours to set");
+        complains_of(&format!("{URL}headers = {{ {name} = \"x\" }}"), &expected);
+    }
+    for (entry, expected) in [
+        ("", "webhooks[0].url (FILE, line 5): is missing"),
+        (
+            "format = \"yalgaar\"",
+            "webhooks[0].presence_url (FILE, line 5): is missing, and so is message_url",
+        ),
+        (
+            "url = \"ftp://a.example\"",
+            "webhooks[0].url (FILE, line 5): must begin with https:// or http://",
+        ),
+        (
+            "url = \"http://127.0.0.1/\"",
+            "webhooks[0].url (FILE, line 5): must lead to a public address",
+        ),
+        (
+            "url = \"http://u:hush@a.example/\"",
+            "webhooks[0].url (FILE, line 5): must not have a user name",
+        ),
+    ] {
+        complains_of(entry, expected);
+    }
+    complains_of(
+        &format!("{YALGAAR}{URL}"),
+        "webhooks[0].url (FILE, line 5): is for the format \"pusher\"",
+    );
+    complains_of(
+        &format!("{YALGAAR}events = [\"client_event\"]"),
+        "must be events of the format \"yalgaar\"",
+    );
+    let two = |first: &str, second: &str| format!("{URL}{first}\n[[apps.webhooks]]\n{URL}{second}");
+    complains_of(
+        &two("id = \"a\"", "id = \"a\""),
+        "webhooks[1].id (FILE, line 5): \"a\" is the id of webhooks[0] already",
+    );
+    complains_of(
+        &two("", "enabled = false"),
+        "webhooks[1].id (FILE, line 5): is needed: format and URLs are those of webhooks[0]",
+    );
+    config(&format!("{APP}[[apps.webhooks]]\n{}", two("", "id = \"a\"")), &[]);
+    let elsewhere = APP.replace("\"1\"", "\"2\"").replace("\"k\"", "\"l\"");
+    let entry = format!("[[apps.webhooks]]\nid = \"a\"\n{URL}");
+    config(&format!("{APP}{entry}{elsewhere}{entry}"), &[]);
+}
+
+#[test]
+fn what_is_secret_of_an_endpoint_is_in_no_complaint_and_in_nothing_shown() {
+    let entry = "[[apps.webhooks]]\nurl = \"https://a.example/\"\nsecret = \"whsec_aHVzaC1odXNo\"\n\
+        previous_secret = \"whsec_aHVzaC1odXNo\"\nheaders = { \"x.a\" = \"hush-hush\" }\n";
+    let is_silent = |text: &str| !text.contains("aHVzaC1odXNo") && !text.contains("hush");
+    let loaded = with(&format!("{APP}{entry}"), &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert!(is_silent(&format!("{:?} {:?}", loaded.config, loaded.shown)));
+    let shown = loaded
+        .shown
+        .iter()
+        .find(|shown| shown.table == "apps[0]" && shown.key == "webhooks");
+    assert_eq!(
+        shown.map(|shown| shown.value.as_str()),
+        Some(
+            "[{ headers = { \"x.a\" = \"[redacted]\" }, previous_secret = \"[redacted]\", \
+              secret = \"[redacted]\", url = \"https://a.example/\" }]"
+        )
+    );
+    for (sound, broken) in [
+        ("whsec_", "whsec"),
+        ("\"whsec_aHVzaC1odXNo\"", "[\"hush\"]"),
+        ("\"hush-hush\"", "\"hush\\n\""),
+        ("\"hush-hush\"", "[\"hush\"]"),
+        ("a.example", "hush@a.example"),
+        ("https", "hush"),
+    ] {
+        let file = format!("{APP}{}", entry.replace(sound, broken));
+        let text = complaints(&file, &[]).join("\n");
+        assert!(is_silent(&text), "{text}");
+    }
+}
+
+#[test]
+fn webhooks_that_cannot_be_are_refused() {
+    for (option, value, expected) in [
+        ("settle_ms", "60001", "must be at most 60000"),
+        ("allow_networks", "[\"127.0.0.1\"]", "\"127.0.0.1\" is no network"),
+        (
+            "allow_networks",
+            "[\"localhost/8\"]",
+            "\"localhost/8\" is no network",
+        ),
+        ("retry_schedule_ms", "[]", "must have 1 to 32 entries"),
+        ("retry_schedule_ms", "[0, -1]", "invalid value: integer `-1`"),
+        (
+            "retry_schedule_ms",
+            "[0, 40000000000]",
+            "must not be longer than a year",
+        ),
+        ("timeout_ms", "99", "must be between 100 and 60000"),
+        ("timeout_ms", "60001", "must be between 100 and 60000"),
+        ("max_in_flight", "10001", "must be between 1 and 10000"),
+        (
+            "max_in_flight_per_endpoint",
+            "0",
+            "must be between 1 and webhooks.max_in_flight",
+        ),
+        (
+            "max_in_flight_per_endpoint",
+            "257",
+            "must be between 1 and webhooks.max_in_flight",
+        ),
+    ] {
+        let expected = format!("webhooks.{option} (FILE, line 2): {expected}");
+        complains(&format!("[webhooks]\n{option} = {value}\n"), &[], &[&expected]);
+    }
+    let too_many = format!("[webhooks]\nretry_schedule_ms = {:?}\n", [0; 33]);
+    complains(
+        &too_many,
+        &[],
+        &["webhooks.retry_schedule_ms (FILE, line 2): must have 1 to 32 entries"],
+    );
+    let networks = ("DUNLIN_WEBHOOKS__ALLOW_NETWORKS", "127.0.0.0/8, fd00::/8");
+    complains(
+        APP,
+        &[("DUNLIN_ENV", "production"), networks],
+        &[
+            "webhooks.allow_networks (environment variable DUNLIN_WEBHOOKS__ALLOW_NETWORKS): is refused in production",
+        ],
+    );
+    let webhooks = config(
+        APP,
+        &[networks, ("DUNLIN_WEBHOOKS__RETRY_SCHEDULE_MS", "0, 50,100")],
+    )
+    .webhooks;
+    assert_eq!(webhooks.retry_schedule, [0, 50, 100].map(Duration::from_millis));
+    let networks: Vec<String> = webhooks.allow_networks.iter().map(ToString::to_string).collect();
+    assert_eq!(networks, ["127.0.0.0/8", "fd00::/8"]);
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use dunlin_protocol::names::{ChannelName, MAX_CHANNEL_NAME, MAX_EVENT_NAME};
 
 use crate::storage::redis::target::{BadTarget, Target};
+use crate::storage::sql;
+use crate::webhooks::endpoint::{BadEndpoint, Endpoint};
 
 use super::sections::{AppSection, Config, Environment, Switch};
 
@@ -21,6 +23,12 @@ const MAX_HISTORY_SIZE: usize = 100_000;
 /// A week.
 const MAX_HISTORY_AGE: Duration = Duration::from_hours(7 * 24);
 
+/// Attempts to deliver; with pauses of days between them there is no use for more.
+const MAX_ATTEMPTS: usize = 32;
+
+/// Requests to endpoints at the same time: each is an open file.
+const MAX_IN_FLIGHT: usize = 10_000;
+
 /// What surrounds an event's data in a frame: names, quotes, an excluded socket.
 const ENVELOPE_BYTES: usize = 1024;
 
@@ -34,6 +42,8 @@ pub(super) fn validate(config: &Config) -> Vec<(String, String)> {
     fallback(config, &mut complaints);
     memories(config, &mut complaints);
     redis(config, &mut complaints);
+    webhooks(config, &mut complaints);
+    database(config, &mut complaints);
     apps(config, &mut complaints);
     complaints.0
 }
@@ -289,10 +299,58 @@ fn redis(config: &Config, c: &mut Complaints) {
         "redis.outbox_entries",
         "must be at most 10000000",
     );
+}
+
+fn webhooks(config: &Config, c: &mut Complaints) {
+    let webhooks = &config.webhooks;
     c.unless(
-        config.webhooks.settle <= Duration::from_mins(1),
+        webhooks.settle <= Duration::from_mins(1),
         "webhooks.settle_ms",
         "must be at most 60000",
+    );
+    c.unless(
+        webhooks.allow_networks.is_empty() || config.server.env != Environment::Production,
+        "webhooks.allow_networks",
+        "is refused in production: customers could reach what is inside",
+    );
+    c.unless(
+        (1..=MAX_ATTEMPTS).contains(&webhooks.retry_schedule.len()),
+        "webhooks.retry_schedule_ms",
+        format!("must have 1 to {MAX_ATTEMPTS} entries"),
+    );
+    c.unless(
+        (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&webhooks.timeout),
+        "webhooks.timeout_ms",
+        "must be between 100 and 60000",
+    );
+    c.unless(
+        (1..=MAX_IN_FLIGHT).contains(&webhooks.max_in_flight),
+        "webhooks.max_in_flight",
+        format!("must be between 1 and {MAX_IN_FLIGHT}"),
+    );
+    c.unless(
+        (1..=webhooks.max_in_flight).contains(&webhooks.max_in_flight_per_endpoint),
+        "webhooks.max_in_flight_per_endpoint",
+        "must be between 1 and webhooks.max_in_flight",
+    );
+}
+
+fn database(config: &Config, c: &mut Complaints) {
+    let database = &config.database;
+    if let Some(url) = &database.url
+        && let Err(bad) = sql::Target::parse(url.expose())
+    {
+        c.add("database.url", bad.to_string());
+    }
+    c.unless(
+        (1..=1000).contains(&database.pool_size),
+        "database.pool_size",
+        "must be between 1 and 1000",
+    );
+    c.unless(
+        database.timeout >= Duration::from_millis(100),
+        "database.timeout_ms",
+        "must be at least 100",
     );
 }
 
@@ -334,6 +392,9 @@ fn apps(config: &Config, c: &mut Complaints) {
             }
         }
         history(app, &here, c);
+        for BadEndpoint { index, bad } in Endpoint::all_of(app, &config.guard()).err().unwrap_or_default() {
+            c.add(format!("{here}.webhooks[{index}].{}", bad.option), bad.what);
+        }
         limits(config, app, &here, c);
     }
 }

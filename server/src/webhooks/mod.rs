@@ -4,9 +4,14 @@
 //! one to the other: `outbox → batch per endpoint → delivery row → signed POST → attempt → retry, done or dead`. Must never
 //! block a publish or a subscribe, and must never know the hub.
 
+pub mod batch;
 pub mod delivery;
 pub mod egress;
 pub mod endpoint;
 pub mod event;
+pub mod format;
 pub mod outbox;
+pub mod schedule;
 pub mod settling;
+pub mod sign;
+pub mod store;

@@ -1,0 +1,136 @@
+//! A webhook endpoint as it is written down: an entry of `[[apps.webhooks]]`, or JSON of the same shape.
+//!
+//! Only its shape. Whether it can be delivered to is judged by whoever will do so, `webhooks/endpoint.rs`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{self, Deserializer};
+
+use super::sections::{ConfigSecret, millis, secret_or_empty};
+
+/// An endpoint. What an entry leaves out is as in [`EndpointSection::default`]; the page about options holds the same
+/// values, and a test compares them.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndpointSection {
+    /// A name of 1 to 64 letters, digits, `_` and `-`, its own within the app; empty: one that follows from format and
+    /// URLs.
+    pub id: String,
+    /// Off: nothing is sent, and events do not wait for it.
+    pub enabled: bool,
+    /// For people.
+    pub description: String,
+    /// What its bodies look like.
+    pub format: BodyFormat,
+    /// Where bodies of the Pusher format go.
+    pub url: String,
+    /// Where binds and unbinds go in the Yalgaar format; empty: nowhere.
+    pub presence_url: String,
+    /// Where messages go in the Yalgaar format; empty: nowhere.
+    pub message_url: String,
+    /// What it is told of; empty: all that its format has.
+    pub events: Vec<EventType>,
+    /// Only channels whose name begins so; empty: all.
+    pub channel_prefix: String,
+    /// Sent with every request, by name. Secrets, because they often are.
+    #[serde(deserialize_with = "headers")]
+    pub headers: BTreeMap<String, ConfigSecret>,
+    /// What the Standard Webhooks headers are signed with: `whsec_` and base64. `None`: the app's secret.
+    #[serde(deserialize_with = "secret_or_empty")]
+    pub secret: Option<ConfigSecret>,
+    /// Signs as well, until every receiver has learnt the new one.
+    #[serde(deserialize_with = "secret_or_empty")]
+    pub previous_secret: Option<ConfigSecret>,
+    /// How long events wait for others to share their request.
+    #[serde(rename = "batch_ms", deserialize_with = "millis")]
+    pub batch: Duration,
+    /// Most events in a request.
+    pub batch_size: usize,
+    /// Give up after five minutes, not after days.
+    pub short_retries: bool,
+}
+
+impl Default for EndpointSection {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            enabled: true,
+            description: String::new(),
+            format: BodyFormat::Pusher,
+            url: String::new(),
+            presence_url: String::new(),
+            message_url: String::new(),
+            events: Vec::new(),
+            channel_prefix: String::new(),
+            headers: BTreeMap::new(),
+            secret: None,
+            previous_secret: None,
+            batch: Duration::from_secs(1),
+            batch_size: 100,
+            short_retries: false,
+        }
+    }
+}
+
+/// What a request's body looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BodyFormat {
+    /// `{"time_ms":…,"events":[…]}`
+    Pusher,
+    /// `{"items":{"source":…,"clientKey":…,"data":[…]}}`, presence and messages apart.
+    Yalgaar,
+}
+
+impl BodyFormat {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pusher => "pusher",
+            Self::Yalgaar => "yalgaar",
+        }
+    }
+}
+
+/// What an endpoint can ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventType {
+    ChannelOccupied,
+    ChannelVacated,
+    MemberAdded,
+    MemberRemoved,
+    ClientEvent,
+    CacheMiss,
+    SubscriptionCount,
+    Bind,
+    Unbind,
+    Message,
+}
+
+impl EventType {
+    /// The format that has it.
+    pub const fn format(self) -> BodyFormat {
+        match self {
+            Self::ChannelOccupied
+            | Self::ChannelVacated
+            | Self::MemberAdded
+            | Self::MemberRemoved
+            | Self::ClientEvent
+            | Self::CacheMiss
+            | Self::SubscriptionCount => BodyFormat::Pusher,
+            Self::Bind | Self::Unbind | Self::Message => BodyFormat::Yalgaar,
+        }
+    }
+}
+
+/// Serde's own message about a value of another type would quote it.
+fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, ConfigSecret>, D::Error> {
+    let headers = BTreeMap::<String, String>::deserialize(deserializer)
+        .map_err(|_| de::Error::custom("headers must be a table of texts"))?;
+    Ok(headers
+        .into_iter()
+        .map(|(name, value)| (name, ConfigSecret::from(value.as_str())))
+        .collect())
+}

@@ -1,0 +1,451 @@
+//! Endpoints: what they want to know, where they are, and what their requests are signed with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use dunlin_protocol::names::{AppId, AppKey, ChannelName, is_reserved};
+use dunlin_protocol::signature::Secret;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest as _, Sha256};
+
+use super::delivery::{EndpointId, Source};
+use super::egress::{EndpointUrl, Guard};
+use super::event::ChannelEvent;
+use crate::apps::wanted::News;
+use crate::config::{AppSection, BodyFormat, ConfigSecret, EndpointSection, EventType};
+
+/// Longest name of an endpoint, in bytes.
+const MAX_ID: usize = 64;
+
+/// Most events in one request.
+const MAX_BATCH_SIZE: usize = 1000;
+
+/// A minute, in milliseconds: whoever waits longer than that for company wants a report, not a webhook.
+const MAX_BATCH_MS: u64 = 60_000;
+
+/// Headers of its own that an endpoint may have, and the longest value of one in bytes.
+const MAX_HEADERS: usize = 32;
+const MAX_HEADER_VALUE: usize = 4096;
+
+/// What secrets of Standard Webhooks begin with; base64 follows.
+const SECRET_PREFIX: &str = "whsec_";
+
+/// Headers that say what a request is and how it travels. Whoever could set them could make it another one.
+const OWN_HEADERS: &[&str] = &[
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+const OWN_HEADER_PREFIXES: &[&str] = &["x-pusher-", "webhook-", "proxy-"];
+
+/// Somebody who is told what happens in an app. Holds all that a request needs, so that a change of the app or of the
+/// endpoint makes a new one; nothing of it is stored with a delivery.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub id: EndpointId,
+    pub app: AppId,
+    /// The app's public key, which requests name.
+    pub key: AppKey,
+    /// Off: no event is for it.
+    pub enabled: bool,
+    /// For people.
+    pub description: String,
+    /// Give up after five minutes, not after days.
+    pub short_retries: bool,
+    /// How long events wait for others to share their request.
+    pub batch_ms: u64,
+    /// Most events in a request, at least one.
+    pub batch_size: usize,
+    /// Of its own; none that [`OWN_HEADERS`] has.
+    pub(super) headers: HeaderMap,
+    /// Signs the `X-Pusher-Signature`.
+    pub(super) app_secret: Secret,
+    /// Sign the `webhook-signature`, at least one, the current one first.
+    pub(super) secrets: Vec<Secret>,
+    targets: Targets,
+    events: EventTypes,
+    channel_prefix: String,
+}
+
+#[derive(Debug)]
+enum Targets {
+    Pusher(EndpointUrl),
+    /// At least one.
+    Yalgaar {
+        presence: Option<EndpointUrl>,
+        message: Option<EndpointUrl>,
+    },
+}
+
+/// A set of event types.
+#[derive(Clone, Copy, Debug)]
+struct EventTypes(u16);
+
+impl EventTypes {
+    /// An empty list stands for everything.
+    fn of(list: &[EventType]) -> Self {
+        if list.is_empty() {
+            return Self(u16::MAX);
+        }
+        Self(list.iter().fold(0, |set, one| set | Self::bit(*one)))
+    }
+
+    fn has(self, one: EventType) -> bool {
+        self.0 & Self::bit(one) != 0
+    }
+
+    const fn bit(one: EventType) -> u16 {
+        1 << one as u16
+    }
+}
+
+/// Why an endpoint cannot be. `what` is the rest of a sentence about the option and holds no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadOption {
+    pub option: &'static str,
+    pub what: String,
+}
+
+/// The same for one of an app's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadEndpoint {
+    /// Its place in the list.
+    pub index: usize,
+    pub bad: BadOption,
+}
+
+impl Endpoint {
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn new(app: &AppSection, section: &EndpointSection, guard: &Guard) -> Result<Self, Vec<BadOption>> {
+        let mut judge = Judge {
+            guard,
+            bad: Vec::new(),
+        };
+        let id = judge.id(app, section);
+        let targets = judge.targets(section);
+        let headers = judge.headers(section);
+        judge.events(section);
+        judge.batch(section);
+        judge.channel_prefix(section);
+        let secret = judge.secret("secret", section.secret.as_ref());
+        let previous = judge.secret("previous_secret", section.previous_secret.as_ref());
+        let (Some(targets), true) = (targets, judge.bad.is_empty()) else {
+            return Err(judge.bad);
+        };
+        let app_secret = app.secret.to_secret();
+        let mut secrets = vec![secret.unwrap_or_else(|| app_secret.clone())];
+        secrets.extend(previous);
+        Ok(Self {
+            id,
+            app: app.id.clone(),
+            key: app.key.clone(),
+            enabled: section.enabled,
+            description: section.description.clone(),
+            short_retries: section.short_retries,
+            batch_ms: u64::try_from(section.batch.as_millis()).unwrap_or(MAX_BATCH_MS),
+            batch_size: section.batch_size,
+            headers,
+            app_secret,
+            secrets,
+            targets,
+            events: EventTypes::of(&section.events),
+            channel_prefix: section.channel_prefix.clone(),
+        })
+    }
+
+    /// All endpoints of an app, in their order.
+    ///
+    /// # Errors
+    /// Everything that is wrong with any of them, and names that are taken.
+    pub fn all_of(app: &AppSection, guard: &Guard) -> Result<Vec<Arc<Self>>, Vec<BadEndpoint>> {
+        let (mut endpoints, mut all_bad) = (Vec::new(), Vec::new());
+        let mut taken = HashMap::new();
+        for (index, section) in app.webhooks.iter().enumerate() {
+            if let Some(first) = taken.insert(id_of(app, section), index) {
+                let what = if section.id.is_empty() {
+                    format!("is needed: format and URLs are those of webhooks[{first}]")
+                } else {
+                    format!("{:?} is the id of webhooks[{first}] already", section.id)
+                };
+                let bad = BadOption { option: "id", what };
+                all_bad.push(BadEndpoint { index, bad });
+            }
+            match Self::new(app, section, guard) {
+                Ok(endpoint) => endpoints.push(Arc::new(endpoint)),
+                Err(bad) => all_bad.extend(bad.into_iter().map(|bad| BadEndpoint { index, bad })),
+            }
+        }
+        if all_bad.is_empty() {
+            Ok(endpoints)
+        } else {
+            Err(all_bad)
+        }
+    }
+
+    pub fn format(&self) -> BodyFormat {
+        match self.targets {
+            Targets::Pusher(_) => BodyFormat::Pusher,
+            Targets::Yalgaar { .. } => BodyFormat::Yalgaar,
+        }
+    }
+
+    /// Where its deliveries of this source go, if it has any.
+    pub fn url(&self, source: Source) -> Option<&EndpointUrl> {
+        match (&self.targets, source) {
+            (Targets::Pusher(url), Source::Events) => Some(url),
+            (Targets::Yalgaar { presence, .. }, Source::Presence) => presence.as_ref(),
+            (Targets::Yalgaar { message, .. }, Source::Message) => message.as_ref(),
+            (Targets::Pusher(_), Source::Presence | Source::Message)
+            | (Targets::Yalgaar { .. }, Source::Events) => None,
+        }
+    }
+
+    /// Where an event goes, or that it is none of its business.
+    pub fn source_of(&self, channel: &ChannelName, event: &ChannelEvent) -> Option<Source> {
+        if !self.enabled || channel.kind().is_user() || !channel.as_str().starts_with(&self.channel_prefix) {
+            return None;
+        }
+        if matches!(event, ChannelEvent::Published(published) if is_reserved(&published.name)) {
+            return None;
+        }
+        let (event_type, source) = match self.targets {
+            Targets::Pusher(_) => (pusher_type(event)?, Source::Events),
+            Targets::Yalgaar { .. } => yalgaar_type(event)?,
+        };
+        self.url(source)?;
+        self.events.has(event_type).then_some(source)
+    }
+
+    /// What has to be recorded for it.
+    pub fn news(&self) -> News {
+        if !self.enabled {
+            return News::NONE;
+        }
+        let wants = |types: &[EventType], source: Source| {
+            self.url(source).is_some() && types.iter().any(|one| self.events.has(*one))
+        };
+        let state = [
+            EventType::ChannelOccupied,
+            EventType::ChannelVacated,
+            EventType::MemberAdded,
+            EventType::MemberRemoved,
+            EventType::CacheMiss,
+            EventType::SubscriptionCount,
+        ];
+        let all = [
+            (News::STATE, wants(&state, Source::Events)),
+            (
+                News::CLIENT_EVENTS,
+                wants(&[EventType::ClientEvent], Source::Events),
+            ),
+            (
+                News::BINDS,
+                wants(&[EventType::Bind, EventType::Unbind], Source::Presence),
+            ),
+            (News::MESSAGES, wants(&[EventType::Message], Source::Message)),
+        ];
+        let wanted = all.into_iter().filter(|(_, is_wanted)| *is_wanted);
+        wanted.fold(News::NONE, |news, (more, _)| news.and(more))
+    }
+}
+
+fn pusher_type(event: &ChannelEvent) -> Option<EventType> {
+    match event {
+        ChannelEvent::Occupied => Some(EventType::ChannelOccupied),
+        ChannelEvent::Vacated => Some(EventType::ChannelVacated),
+        ChannelEvent::MemberAdded { .. } => Some(EventType::MemberAdded),
+        ChannelEvent::MemberRemoved { .. } => Some(EventType::MemberRemoved),
+        ChannelEvent::CacheMiss => Some(EventType::CacheMiss),
+        ChannelEvent::SubscriptionCount { .. } => Some(EventType::SubscriptionCount),
+        // What came over the HTTP API, the customer has sent himself.
+        ChannelEvent::Published(event) => event.socket_id.map(|_| EventType::ClientEvent),
+        ChannelEvent::Bound { .. } | ChannelEvent::Unbound { .. } => None,
+    }
+}
+
+fn yalgaar_type(event: &ChannelEvent) -> Option<(EventType, Source)> {
+    match event {
+        ChannelEvent::Bound { .. } => Some((EventType::Bind, Source::Presence)),
+        ChannelEvent::Unbound { .. } => Some((EventType::Unbind, Source::Presence)),
+        ChannelEvent::Published(_) => Some((EventType::Message, Source::Message)),
+        ChannelEvent::Occupied
+        | ChannelEvent::Vacated
+        | ChannelEvent::MemberAdded { .. }
+        | ChannelEvent::MemberRemoved { .. }
+        | ChannelEvent::CacheMiss
+        | ChannelEvent::SubscriptionCount { .. } => None,
+    }
+}
+
+/// The name that was given, or one that is the same as long as format and URLs are.
+fn id_of(app: &AppSection, section: &EndpointSection) -> EndpointId {
+    if !section.id.is_empty() {
+        return EndpointId(section.id.as_str().into());
+    }
+    let mut hash = Sha256::new();
+    for part in [
+        app.id.as_str(),
+        section.format.as_str(),
+        &section.url,
+        &section.presence_url,
+        &section.message_url,
+    ] {
+        hash.update(part);
+        hash.update([0]);
+    }
+    EndpointId(format!("ep_{}", hex::encode(&hash.finalize()[..6])).into())
+}
+
+/// Collects what is wrong.
+struct Judge<'a> {
+    guard: &'a Guard,
+    bad: Vec<BadOption>,
+}
+
+impl Judge<'_> {
+    fn add(&mut self, option: &'static str, what: impl Into<String>) {
+        let what = what.into();
+        self.bad.push(BadOption { option, what });
+    }
+
+    fn unless(&mut self, holds: bool, option: &'static str, what: impl Into<String>) {
+        if !holds {
+            self.add(option, what);
+        }
+    }
+
+    fn id(&mut self, app: &AppSection, section: &EndpointSection) -> EndpointId {
+        let is_name = section.id.len() <= MAX_ID
+            && section
+                .id
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+        let what = format!("must be 1 to {MAX_ID} letters, digits, _ and -, or empty");
+        self.unless(is_name, "id", what);
+        id_of(app, section)
+    }
+
+    fn targets(&mut self, section: &EndpointSection) -> Option<Targets> {
+        let pair = [
+            ("presence_url", &section.presence_url),
+            ("message_url", &section.message_url),
+        ];
+        match section.format {
+            BodyFormat::Pusher => {
+                for (option, text) in pair {
+                    let what = "is for the format \"yalgaar\"; the format \"pusher\" has one url";
+                    self.unless(text.is_empty(), option, what);
+                }
+                if section.url.is_empty() {
+                    self.add("url", "is missing");
+                }
+                self.url("url", &section.url).map(Targets::Pusher)
+            }
+            BodyFormat::Yalgaar => {
+                let what =
+                    "is for the format \"pusher\"; the format \"yalgaar\" has presence_url and message_url";
+                self.unless(section.url.is_empty(), "url", what);
+                if pair.iter().all(|(_, text)| text.is_empty()) {
+                    self.add("presence_url", "is missing, and so is message_url: one is needed");
+                }
+                let [presence, message] = pair.map(|(option, text)| self.url(option, text));
+                Some(Targets::Yalgaar { presence, message })
+            }
+        }
+    }
+
+    /// `None` for an empty text, which is for others to judge.
+    fn url(&mut self, option: &'static str, text: &str) -> Option<EndpointUrl> {
+        if text.is_empty() {
+            return None;
+        }
+        match EndpointUrl::parse(text, self.guard) {
+            Ok(url) => Some(url),
+            Err(refused) => {
+                self.add(option, refused.to_string());
+                None
+            }
+        }
+    }
+
+    fn headers(&mut self, section: &EndpointSection) -> HeaderMap {
+        let what = format!("must be at most {MAX_HEADERS}");
+        self.unless(section.headers.len() <= MAX_HEADERS, "headers", what);
+        let mut headers = HeaderMap::new();
+        for (name, value) in &section.headers {
+            let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+                self.add("headers", format!("{name:?} is no name of a header"));
+                continue;
+            };
+            let lower = header.as_str();
+            let is_own = OWN_HEADERS.contains(&lower)
+                || OWN_HEADER_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+            self.unless(!is_own, "headers", format!("{name:?} is not yours to set"));
+            let value = value.expose();
+            let parsed = HeaderValue::from_str(value).ok();
+            let Some(mut value) = parsed.filter(|_| value.len() <= MAX_HEADER_VALUE) else {
+                let what = format!(
+                    "the value of {name:?} is none: it must be visible ASCII and spaces, at most {MAX_HEADER_VALUE}"
+                );
+                self.add("headers", what);
+                continue;
+            };
+            value.set_sensitive(true);
+            let is_new = headers.insert(header, value).is_none();
+            self.unless(is_new, "headers", format!("{name:?} is there twice"));
+        }
+        headers
+    }
+
+    fn events(&mut self, section: &EndpointSection) {
+        let is_of_format = |one: &EventType| one.format() == section.format;
+        let what = format!("must be events of the format {:?}", section.format.as_str());
+        self.unless(section.events.iter().all(is_of_format), "events", what);
+    }
+
+    fn batch(&mut self, section: &EndpointSection) {
+        self.unless(
+            section.batch.as_millis() <= u128::from(MAX_BATCH_MS),
+            "batch_ms",
+            format!("must be at most {MAX_BATCH_MS}"),
+        );
+        self.unless(
+            (1..=MAX_BATCH_SIZE).contains(&section.batch_size),
+            "batch_size",
+            format!("must be between 1 and {MAX_BATCH_SIZE}"),
+        );
+    }
+
+    fn channel_prefix(&mut self, section: &EndpointSection) {
+        let prefix = &section.channel_prefix;
+        let could_match = prefix.is_empty()
+            || prefix
+                .parse::<ChannelName>()
+                .is_ok_and(|name| !name.kind().is_user());
+        let what = format!("{prefix:?} is not how a channel's name begins");
+        self.unless(could_match, "channel_prefix", what);
+    }
+
+    fn secret(&mut self, option: &'static str, secret: Option<&ConfigSecret>) -> Option<Secret> {
+        let bytes = secret?
+            .expose()
+            .strip_prefix(SECRET_PREFIX)
+            .and_then(|text| BASE64.decode(text).ok())
+            .filter(|bytes| !bytes.is_empty());
+        if bytes.is_none() {
+            self.add(option, format!("must be {SECRET_PREFIX} and base64 behind it"));
+        }
+        bytes.map(Secret::new)
+    }
+}
