@@ -9,11 +9,26 @@ use dunlin_protocol::names::AppId;
 use super::delivery::{DeliveryId, EndpointId, NewDelivery, Source};
 use super::endpoint::Endpoint;
 use super::format;
-use super::outbox::Entry;
+use super::outbox::{Entry, PartitionNumber, Place};
 use crate::storage::redis::names::Partition;
 
 /// Bytes of events in one body. A larger event goes alone.
 const MAX_BATCH_BYTES: usize = 512 * 1024;
+
+/// A delivery, and which entries of the outbox it was made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    pub delivery: NewDelivery,
+    /// Of each partition: from where to where.
+    pub read: BTreeMap<PartitionNumber, Span>,
+}
+
+/// The first and the last of some entries of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub first: Place,
+    pub last: Place,
+}
 
 /// Collects the events of each endpoint and source, in the order in which they are pushed. A batch ends when its window
 /// does, or when it is full; a delivery never has events of two apps, endpoints or sources.
@@ -21,12 +36,12 @@ const MAX_BATCH_BYTES: usize = 512 * 1024;
 /// Holds as much as it is given: its caller looks at [`Batcher::held`] and stops.
 #[derive(Debug, Default)]
 pub struct Batcher {
-    open: HashMap<Key, Batch>,
+    open: HashMap<Key, Open>,
     /// The open ones by the ends of their windows, then by age.
     due: BTreeMap<Due, Key>,
     last: u64,
-    /// Closed and not taken.
-    closed: Vec<NewDelivery>,
+    /// Not taken yet.
+    closed: Vec<Batch>,
     held: usize,
 }
 
@@ -36,47 +51,53 @@ type Key = (AppId, EndpointId, Source);
 type Due = (u64, u64);
 
 #[derive(Debug)]
-struct Batch {
+struct Open {
     endpoint: Arc<Endpoint>,
     due: Due,
     /// Written already, with commas between them.
     events: String,
     count: u32,
     lanes: u64,
+    read: BTreeMap<PartitionNumber, Span>,
 }
 
 impl Batcher {
-    /// Adds an event for an endpoint that wants it ([`Endpoint::source_of`]).
-    pub fn push(&mut self, endpoint: &Arc<Endpoint>, source: Source, entry: &Entry, now_ms: u64) {
-        let Some(event) = format::event(source, &entry.channel, &entry.event, entry.happened_at_ms) else {
-            return;
-        };
+    /// Adds an event for an endpoint that wants it ([`Endpoint::source_of`]). Returns the entry's place if it is the first
+    /// of its partition in its batch: as long as that batch is not stored, nothing from there on may be forgotten.
+    pub fn push(
+        &mut self,
+        endpoint: &Arc<Endpoint>,
+        source: Source,
+        entry: &Entry,
+        partition: PartitionNumber,
+        now_ms: u64,
+    ) -> Option<Place> {
+        let event = format::event(source, &entry.channel, &entry.event, entry.happened_at_ms)?;
         let key = (endpoint.app.clone(), endpoint.id.clone(), source);
-        let has_no_room =
-            |batch: &Batch| batch.events.len() + event.len() >= MAX_BATCH_BYTES && batch.count > 0;
-        if self.open.get(&key).is_some_and(has_no_room) {
+        if self.open.get(&key).is_some_and(|open| !open.has_room_for(&event)) {
             self.close(&key, now_ms);
         }
-        let batch = self.open.entry(key.clone()).or_insert_with(|| {
+        let open = self.open.entry(key.clone()).or_insert_with(|| {
             self.last += 1;
             let due = (now_ms.saturating_add(endpoint.batch_ms), self.last);
             self.due.insert(due, key.clone());
-            Batch::new(endpoint, due)
+            Open::new(endpoint, due)
         });
-        batch.add(&event, lane(entry));
+        let is_first = open.add(&event, entry, partition);
         self.held += 1;
-        if batch.is_full() {
+        if open.is_full() {
             self.close(&key, now_ms);
         }
+        is_first.then_some(entry.place)
     }
 
-    /// The deliveries that are complete: those of an endpoint and source in the order of their events.
-    pub fn take_due(&mut self, now_ms: u64) -> Vec<NewDelivery> {
+    /// The batches that are complete: those of an endpoint and source in the order of their events.
+    pub fn take_due(&mut self, now_ms: u64) -> Vec<Batch> {
         self.take_until((now_ms, u64::MAX), now_ms)
     }
 
     /// All, whether their window is over or not.
-    pub fn take_all(&mut self, now_ms: u64) -> Vec<NewDelivery> {
+    pub fn take_all(&mut self, now_ms: u64) -> Vec<Batch> {
         self.take_until((u64::MAX, u64::MAX), now_ms)
     }
 
@@ -93,41 +114,45 @@ impl Batcher {
         self.held
     }
 
-    fn take_until(&mut self, last: Due, now_ms: u64) -> Vec<NewDelivery> {
+    fn take_until(&mut self, last: Due, now_ms: u64) -> Vec<Batch> {
         while let Some((due, key)) = self.due.first_key_value()
             && *due <= last
         {
             let key = key.clone();
             self.close(&key, now_ms);
         }
-        self.held -= self
-            .closed
+        let taken = mem::take(&mut self.closed);
+        self.held -= taken
             .iter()
-            .map(|delivery| delivery.events as usize)
+            .map(|batch| batch.delivery.events as usize)
             .sum::<usize>();
-        mem::take(&mut self.closed)
+        taken
     }
 
     fn close(&mut self, key: &Key, now_ms: u64) {
-        let Some(batch) = self.open.remove(key) else {
+        let Some(open) = self.open.remove(key) else {
             return;
         };
-        self.due.remove(&batch.due);
+        self.due.remove(&open.due);
         let (app, endpoint, source) = key.clone();
-        self.closed.push(NewDelivery {
+        let delivery = NewDelivery {
             id: DeliveryId::new(),
             app,
             endpoint,
             source,
             created_at_ms: now_ms,
-            lanes: batch.lanes,
-            events: batch.count,
-            body: format::body(source, &batch.endpoint.key, now_ms, &batch.events),
+            lanes: open.lanes,
+            events: open.count,
+            body: format::body(source, &open.endpoint.key, now_ms, &open.events),
+        };
+        self.closed.push(Batch {
+            delivery,
+            read: open.read,
         });
     }
 }
 
-impl Batch {
+impl Open {
     fn new(endpoint: &Arc<Endpoint>, due: Due) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
@@ -135,20 +160,33 @@ impl Batch {
             events: String::new(),
             count: 0,
             lanes: 0,
+            read: BTreeMap::new(),
         }
     }
 
-    fn add(&mut self, event: &str, lane: u64) {
+    /// Whether the entry is the first of its partition.
+    fn add(&mut self, event: &str, entry: &Entry, partition: PartitionNumber) -> bool {
         if self.count > 0 {
             self.events.push(',');
         }
         self.events.push_str(event);
         self.count += 1;
-        self.lanes |= lane;
+        self.lanes |= lane(entry);
+        let is_first = !self.read.contains_key(&partition);
+        let span = self.read.entry(partition).or_insert(Span {
+            first: entry.place,
+            last: entry.place,
+        });
+        span.last = entry.place;
+        is_first
+    }
+
+    fn has_room_for(&self, event: &str) -> bool {
+        self.events.len() + event.len() < MAX_BATCH_BYTES
     }
 
     fn is_full(&self) -> bool {
-        self.count as usize >= self.endpoint.batch_size || self.events.len() >= MAX_BATCH_BYTES
+        self.count as usize >= self.endpoint.batch_size || !self.has_room_for("")
     }
 }
 
@@ -164,7 +202,6 @@ mod tests {
     use crate::config::{AppSection, BodyFormat, EndpointSection};
     use crate::webhooks::egress::Guard;
     use crate::webhooks::event::ChannelEvent;
-    use crate::webhooks::outbox::Place;
 
     fn endpoint(app: &str, edit: impl FnOnce(&mut EndpointSection)) -> Arc<Endpoint> {
         let app = AppSection {
@@ -177,6 +214,14 @@ mod tests {
         };
         edit(&mut section);
         Arc::new(Endpoint::new(&app, &section, &Guard::default()).expect("it is sound"))
+    }
+
+    fn push(batcher: &mut Batcher, endpoint: &Arc<Endpoint>, source: Source, entry: &Entry, now_ms: u64) {
+        batcher.push(endpoint, source, entry, 0, now_ms);
+    }
+
+    fn deliveries(batches: Vec<Batch>) -> Vec<NewDelivery> {
+        batches.into_iter().map(|batch| batch.delivery).collect()
     }
 
     fn entry_in(channel: &str, count: u32) -> Entry {
@@ -211,11 +256,11 @@ mod tests {
         let mut batcher = Batcher::default();
         assert_eq!(batcher.next_due_ms(), None);
         for (count, now_ms) in [(1, 5_000), (2, 5_500), (3, 5_999)] {
-            batcher.push(&endpoint, Source::Events, &entry(count), now_ms);
+            push(&mut batcher, &endpoint, Source::Events, &entry(count), now_ms);
         }
         assert_eq!((batcher.next_due_ms(), batcher.held()), (Some(6_000), 3));
-        assert!(batcher.take_due(5_999).is_empty());
-        let taken = batcher.take_due(6_000);
+        assert!(deliveries(batcher.take_due(5_999)).is_empty());
+        let taken = deliveries(batcher.take_due(6_000));
         assert_eq!(taken.iter().map(counts).collect::<Vec<_>>(), [[1, 2, 3]]);
         assert_eq!(
             (taken[0].created_at_ms, &taken[0].app, &taken[0].endpoint),
@@ -229,13 +274,25 @@ mod tests {
         let endpoint = endpoint("1", |section| section.batch_size = 2);
         let mut batcher = Batcher::default();
         for count in 1..=5 {
-            batcher.push(&endpoint, Source::Events, &entry(count), u64::from(count));
+            push(
+                &mut batcher,
+                &endpoint,
+                Source::Events,
+                &entry(count),
+                u64::from(count),
+            );
         }
         assert_eq!((batcher.next_due_ms(), batcher.held()), (Some(0), 5));
-        let taken = batcher.take_due(5);
+        let taken = deliveries(batcher.take_due(5));
         assert_eq!(taken.iter().map(counts).collect::<Vec<_>>(), [[1, 2], [3, 4]]);
         assert_eq!((batcher.next_due_ms(), batcher.held()), (Some(1_005), 1));
-        assert_eq!(batcher.take_all(6).iter().map(counts).collect::<Vec<_>>(), [[5]]);
+        assert_eq!(
+            deliveries(batcher.take_all(6))
+                .iter()
+                .map(counts)
+                .collect::<Vec<_>>(),
+            [[5]]
+        );
         assert_eq!(batcher.held(), 0);
     }
 
@@ -244,9 +301,9 @@ mod tests {
         let endpoint = endpoint("1", |section| section.batch_size = 1);
         let mut batcher = Batcher::default();
         for count in 1..=3 {
-            batcher.push(&endpoint, Source::Events, &entry(count), 7);
+            push(&mut batcher, &endpoint, Source::Events, &entry(count), 7);
         }
-        let taken = batcher.take_due(7);
+        let taken = deliveries(batcher.take_due(7));
         assert_eq!(taken.iter().map(counts).collect::<Vec<_>>(), [[1], [2], [3]]);
         let ids: std::collections::HashSet<_> = taken.iter().map(|delivery| &delivery.id).collect();
         assert_eq!(ids.len(), 3);
@@ -257,9 +314,9 @@ mod tests {
         let endpoint = endpoint("1", |section| section.batch = std::time::Duration::ZERO);
         let mut batcher = Batcher::default();
         for count in 1..=3 {
-            batcher.push(&endpoint, Source::Events, &entry(count), 7);
+            push(&mut batcher, &endpoint, Source::Events, &entry(count), 7);
         }
-        let taken = batcher.take_due(7);
+        let taken = deliveries(batcher.take_due(7));
         assert_eq!(taken.iter().map(counts).collect::<Vec<_>>(), [[1, 2, 3]]);
     }
 
@@ -278,16 +335,16 @@ mod tests {
         let mut batcher = Batcher::default();
         for count in 1..=2 {
             for endpoint in &others {
-                batcher.push(endpoint, Source::Events, &entry(count), 0);
+                push(&mut batcher, endpoint, Source::Events, &entry(count), 0);
             }
         }
         let bound = ChannelEvent::Bound { uuid: "u".into() };
         for event in [bound, ChannelEvent::Occupied] {
             let entry = Entry { event, ..entry(0) };
-            batcher.push(&yalgaar, Source::Presence, &entry, 0);
-            batcher.push(&yalgaar, Source::Message, &entry, 0);
+            push(&mut batcher, &yalgaar, Source::Presence, &entry, 0);
+            push(&mut batcher, &yalgaar, Source::Message, &entry, 0);
         }
-        let taken = batcher.take_all(0);
+        let taken = deliveries(batcher.take_all(0));
         let of = |delivery: &NewDelivery| {
             (
                 delivery.app.to_string(),
@@ -325,13 +382,50 @@ mod tests {
         };
         let mut batcher = Batcher::default();
         for bytes in [10, 300_000, 300_000, 10, 600_000, 10] {
-            batcher.push(&endpoint, Source::Events, &large(bytes), 0);
+            push(&mut batcher, &endpoint, Source::Events, &large(bytes), 0);
         }
-        let taken = batcher.take_all(0);
+        let taken = deliveries(batcher.take_all(0));
         assert_eq!(
             taken.iter().map(|delivery| delivery.events).collect::<Vec<_>>(),
             [2, 2, 1, 1]
         );
+    }
+
+    #[test]
+    fn a_batch_says_what_it_was_made_of_and_a_first_entry_is_told() {
+        let endpoint = endpoint("1", |section| section.batch_size = 4);
+        let mut batcher = Batcher::default();
+        let place = |number| Place { ms: 9, number };
+        let mut begun = Vec::new();
+        for (partition, number) in [(3, 1), (3, 2), (5, 1), (3, 4), (3, 5)] {
+            let entry = Entry {
+                place: place(number),
+                ..entry(0)
+            };
+            begun.push(batcher.push(&endpoint, Source::Events, &entry, partition, 0));
+        }
+        assert_eq!(
+            begun,
+            [Some(place(1)), None, Some(place(1)), None, Some(place(5))]
+        );
+        let read: Vec<_> = batcher.take_all(0).into_iter().map(|batch| batch.read).collect();
+        let span = |first, last| Span {
+            first: place(first),
+            last: place(last),
+        };
+        assert_eq!(
+            read,
+            [
+                [(3, span(1, 4)), (5, span(1, 1))].into(),
+                [(3, span(5, 5))].into()
+            ]
+        );
+        let entry = Entry {
+            event: ChannelEvent::Bound { uuid: "".into() },
+            ..entry(0)
+        };
+        assert_eq!(batcher.push(&endpoint, Source::Events, &entry, 0, 0), None);
+        assert_eq!(batcher.held(), 0, "what the format does not have is not held");
     }
 
     #[test]
@@ -340,9 +434,9 @@ mod tests {
         let lanes_of = |channels: &[&str]| {
             let mut batcher = Batcher::default();
             for channel in channels {
-                batcher.push(&endpoint, Source::Events, &entry_in(channel, 0), 0);
+                push(&mut batcher, &endpoint, Source::Events, &entry_in(channel, 0), 0);
             }
-            batcher.take_all(0)[0].lanes
+            deliveries(batcher.take_all(0))[0].lanes
         };
         let (one, other) = (lanes_of(&["a", "a"]), lanes_of(&["b"]));
         assert_eq!((one.count_ones(), other.count_ones()), (1, 1));

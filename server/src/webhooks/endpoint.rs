@@ -449,3 +449,238 @@ impl Judge<'_> {
         bytes.map(Secret::new)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhooks::event::PublishedEvent;
+
+    const URL: &str = "https://a.example/";
+
+    fn pusher() -> EndpointSection {
+        EndpointSection {
+            url: URL.to_owned(),
+            ..EndpointSection::default()
+        }
+    }
+
+    fn yalgaar() -> EndpointSection {
+        EndpointSection {
+            format: BodyFormat::Yalgaar,
+            presence_url: URL.to_owned(),
+            message_url: URL.to_owned(),
+            ..EndpointSection::default()
+        }
+    }
+
+    fn endpoint(section: &EndpointSection) -> Endpoint {
+        Endpoint::new(&AppSection::example(), section, &Guard::default()).expect("it is sound")
+    }
+
+    fn published(name: &str, is_of_client: bool) -> ChannelEvent {
+        ChannelEvent::Published(Arc::new(PublishedEvent {
+            name: name.into(),
+            data: "".into(),
+            socket_id: is_of_client.then(|| "1.2".parse().unwrap()),
+            user_id: None,
+            uuid: "".into(),
+        }))
+    }
+
+    /// One of each kind, with its type in the Pusher format, and in the Yalgaar format with its source.
+    fn all() -> Vec<(ChannelEvent, Option<EventType>, Option<(EventType, Source)>)> {
+        let user_id = || "u".parse().unwrap();
+        let uuid: Arc<str> = "u".into();
+        let message = Some((EventType::Message, Source::Message));
+        vec![
+            (ChannelEvent::Occupied, Some(EventType::ChannelOccupied), None),
+            (ChannelEvent::Vacated, Some(EventType::ChannelVacated), None),
+            (
+                ChannelEvent::MemberAdded { user_id: user_id() },
+                Some(EventType::MemberAdded),
+                None,
+            ),
+            (
+                ChannelEvent::MemberRemoved { user_id: user_id() },
+                Some(EventType::MemberRemoved),
+                None,
+            ),
+            (ChannelEvent::CacheMiss, Some(EventType::CacheMiss), None),
+            (
+                ChannelEvent::SubscriptionCount { count: 1 },
+                Some(EventType::SubscriptionCount),
+                None,
+            ),
+            (
+                ChannelEvent::Bound { uuid: uuid.clone() },
+                None,
+                Some((EventType::Bind, Source::Presence)),
+            ),
+            (
+                ChannelEvent::Unbound { uuid },
+                None,
+                Some((EventType::Unbind, Source::Presence)),
+            ),
+            (published("client-a", true), Some(EventType::ClientEvent), message),
+            (published("a", false), None, message),
+        ]
+    }
+
+    #[test]
+    fn without_a_filter_everything_of_the_format_goes_where_it_belongs() {
+        let channel = "a".parse().unwrap();
+        let (pusher, yalgaar) = (endpoint(&pusher()), endpoint(&yalgaar()));
+        for (event, of_pusher, of_yalgaar) in all() {
+            assert_eq!(
+                pusher.source_of(&channel, &event),
+                of_pusher.map(|_| Source::Events),
+                "{event:?}"
+            );
+            assert_eq!(
+                yalgaar.source_of(&channel, &event),
+                of_yalgaar.map(|(_, source)| source),
+                "{event:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_filter_lets_its_types_through_and_nothing_else() {
+        let channel = "a".parse().unwrap();
+        for (_, of_pusher, of_yalgaar) in all() {
+            for (section, only) in [(pusher(), of_pusher), (yalgaar(), of_yalgaar.map(|(one, _)| one))] {
+                let Some(only) = only else { continue };
+                let filtered = endpoint(&EndpointSection {
+                    events: vec![only],
+                    ..section
+                });
+                for (event, of_pusher, of_yalgaar) in all() {
+                    let types = [of_pusher, of_yalgaar.map(|(one, _)| one)];
+                    let passes = filtered.source_of(&channel, &event).is_some();
+                    assert_eq!(passes, types.contains(&Some(only)), "{only:?} {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn channels_are_chosen_by_their_beginning_and_some_things_are_nobodys_business() {
+        let occupied = ChannelEvent::Occupied;
+        let prefixed = endpoint(&EndpointSection {
+            channel_prefix: "presence-a".to_owned(),
+            ..pusher()
+        });
+        for (channel, passes) in [
+            ("presence-a", true),
+            ("presence-ab", true),
+            ("presence-", false),
+            ("a", false),
+            ("private-presence-a", false),
+        ] {
+            let source = prefixed.source_of(&channel.parse().unwrap(), &occupied);
+            assert_eq!(source.is_some(), passes, "{channel}");
+        }
+        let user = "#server-to-user-1".parse().unwrap();
+        let public = "a".parse().unwrap();
+        for section in [pusher(), yalgaar()] {
+            for (event, ..) in all() {
+                assert_eq!(endpoint(&section).source_of(&user, &event), None, "{event:?}");
+                let disabled = endpoint(&EndpointSection {
+                    enabled: false,
+                    ..section.clone()
+                });
+                assert_eq!(disabled.source_of(&public, &event), None, "{event:?}");
+            }
+            for name in ["pusher:ping", "pusher_internal:member_added"] {
+                let event = published(name, true);
+                assert_eq!(endpoint(&section).source_of(&public, &event), None, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_source_without_a_url_is_off() {
+        let channel = "a".parse().unwrap();
+        let message_only = EndpointSection {
+            presence_url: String::new(),
+            ..yalgaar()
+        };
+        let endpoint = endpoint(&message_only);
+        assert!(endpoint.url(Source::Presence).is_none() && endpoint.url(Source::Events).is_none());
+        assert_eq!(endpoint.url(Source::Message).map(EndpointUrl::as_str), Some(URL));
+        for (event, _, of_yalgaar) in all() {
+            let expected = of_yalgaar
+                .map(|(_, source)| source)
+                .filter(|source| *source == Source::Message);
+            assert_eq!(endpoint.source_of(&channel, &event), expected, "{event:?}");
+        }
+        assert_eq!(endpoint.news(), News::MESSAGES);
+    }
+
+    #[test]
+    fn what_has_to_be_recorded_follows_from_what_is_wanted() {
+        let news = |section: EndpointSection, events: &[EventType]| {
+            let events = events.to_vec();
+            endpoint(&EndpointSection { events, ..section }).news()
+        };
+        let state_and_clients = News::STATE.and(News::CLIENT_EVENTS);
+        assert_eq!(news(pusher(), &[]), state_and_clients);
+        assert_eq!(news(yalgaar(), &[]), News::BINDS.and(News::MESSAGES));
+        assert_eq!(news(pusher(), &[EventType::ClientEvent]), News::CLIENT_EVENTS);
+        assert_eq!(news(pusher(), &[EventType::CacheMiss]), News::STATE);
+        assert_eq!(news(yalgaar(), &[EventType::Unbind]), News::BINDS);
+        assert_eq!(news(yalgaar(), &[EventType::Message]), News::MESSAGES);
+        let disabled = EndpointSection {
+            enabled: false,
+            ..pusher()
+        };
+        assert_eq!(news(disabled, &[]), News::NONE);
+    }
+
+    #[test]
+    fn an_endpoint_without_a_name_has_one_that_follows_from_what_it_is() {
+        let id = |section: &EndpointSection| endpoint(section).id.to_string();
+        let own = id(&pusher());
+        let digits = own.strip_prefix("ep_").expect("it begins so");
+        assert!(
+            digits.len() == 12 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            "{own}"
+        );
+        let changed = EndpointSection {
+            batch_size: 1,
+            enabled: false,
+            ..pusher()
+        };
+        assert_eq!(id(&changed), own, "the same as long as format and URLs are");
+        let moved = EndpointSection {
+            url: "https://b.example/".to_owned(),
+            ..pusher()
+        };
+        let swapped = EndpointSection {
+            presence_url: String::new(),
+            ..yalgaar()
+        };
+        let ids = [own, id(&moved), id(&yalgaar()), id(&swapped)];
+        let different: std::collections::HashSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
+        let named = EndpointSection {
+            id: "orders".to_owned(),
+            ..pusher()
+        };
+        assert_eq!(id(&named), "orders");
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let section = EndpointSection {
+            secret: Some(ConfigSecret::from("whsec_aHVzaC1odXNo")),
+            headers: [("X-A".to_owned(), ConfigSecret::from("hush-hush"))].into(),
+            ..pusher()
+        };
+        let shown = format!("{:?}", endpoint(&section));
+        assert!(
+            !shown.contains("hush") && !shown.contains("aHVz") && !shown.contains("app-secret"),
+            "{shown}"
+        );
+    }
+}

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::HttpDate;
-
+use super::store::Next;
 use crate::config::WebhooksSection;
 
 /// Pusher's own schedule, in seconds: about four minutes of pauses.
@@ -26,44 +25,40 @@ pub enum Verdict {
     Taken,
     /// Anything else, a redirect and no answer included; with the wait that the answer asked for.
     Failed { retry_after: Option<Duration> },
-    /// 410: the endpoint is no more, and says so.
+    /// 410: there is no such endpoint any more. It is to be disabled, since all else that waits for it would end so, too.
     Gone,
 }
 
 impl Verdict {
-    /// Of an answer with its `Retry-After`, in seconds or as a date, or of none. What cannot be read counts as not said.
-    pub fn of(status: Option<u16>, retry_after: Option<&str>, now_unix_s: u64) -> Self {
+    /// Of an answer: its status, and its `Retry-After`.
+    pub fn of(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
-            Some(200..=299) => Self::Taken,
-            Some(410) => Self::Gone,
-            Some(_) => Self::Failed {
-                retry_after: retry_after.and_then(|text| wait(text.trim(), now_unix_s)),
-            },
-            None => Self::Failed { retry_after: None },
+            200..=299 => Self::Taken,
+            410 => Self::Gone,
+            _ => Self::Failed { retry_after },
         }
     }
 }
 
-fn wait(text: &str, now_unix_s: u64) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = std::time::SystemTime::from(text.parse::<HttpDate>().ok()?);
-    let since = date.duration_since(std::time::UNIX_EPOCH).ok()?;
-    Some(since.saturating_sub(Duration::from_secs(now_unix_s)))
+/// The two schedules that an endpoint can choose from.
+#[derive(Clone, Debug)]
+pub struct Schedules {
+    long: Schedule,
+    short: Schedule,
 }
 
-/// What becomes of a delivery after an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    Done,
-    /// To be tried again, not before this time in Unix milliseconds.
-    Retry {
-        at_ms: u64,
-    },
-    Dead,
-    /// The same, and the endpoint is to be disabled: whatever else waits for it would end so, too.
-    DeadAndDisable,
+impl Schedules {
+    pub fn new(section: &WebhooksSection) -> Self {
+        Self {
+            long: Schedule::long(section),
+            short: Schedule::short(),
+        }
+    }
+
+    /// As an endpoint's `short_retries` says.
+    pub fn of(&self, is_short: bool) -> &Schedule {
+        if is_short { &self.short } else { &self.long }
+    }
 }
 
 /// The pauses between the attempts of a delivery.
@@ -111,7 +106,7 @@ impl Schedule {
     ) -> Next {
         let retry_after = match verdict {
             Verdict::Taken => return Next::Done,
-            Verdict::Gone => return Next::DeadAndDisable,
+            Verdict::Gone => return Next::Dead,
             Verdict::Failed { retry_after } => retry_after.unwrap_or_default(),
         };
         let made = usize::try_from(attempts).unwrap_or(usize::MAX);
@@ -239,47 +234,17 @@ mod tests {
 
     #[test]
     fn answers_are_judged_by_their_status() {
-        let plain = |status| Verdict::of(status, None, 0);
+        let wait = Some(Duration::from_secs(7));
         for status in [200, 201, 202, 204, 206, 226, 299] {
-            assert_eq!(plain(Some(status)), Verdict::Taken, "{status}");
+            assert_eq!(Verdict::of(status, wait), Verdict::Taken, "{status}");
         }
         for status in [
             100, 199, 300, 301, 302, 304, 307, 308, 400, 401, 404, 408, 409, 429, 500, 503, 599,
         ] {
-            assert_eq!(plain(Some(status)), FAILED, "{status}");
+            assert_eq!(Verdict::of(status, None), FAILED, "{status}");
+            assert_eq!(Verdict::of(status, wait), failed_for(7), "{status}");
         }
-        assert_eq!(plain(Some(410)), Verdict::Gone);
-        assert_eq!(plain(None), FAILED);
-    }
-
-    #[test]
-    fn a_wait_is_read_as_seconds_or_as_a_date() {
-        // 1994-11-06 08:49:37 UTC, the example of RFC 9110.
-        let now = 784_111_777;
-        for (text, seconds) in [
-            ("120", Some(120)),
-            (" 0 ", Some(0)),
-            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1994 08:48:37 GMT", Some(0)),
-            ("Sunday, 06-Nov-94 08:49:38 GMT", Some(1)),
-            ("", None),
-            ("-1", None),
-            ("1.5", None),
-            ("soon", None),
-            ("99999999999999999999", None),
-        ] {
-            for status in [429, 503, 500, 404] {
-                let expected = Verdict::Failed {
-                    retry_after: seconds.map(Duration::from_secs),
-                };
-                assert_eq!(
-                    Verdict::of(Some(status), Some(text), now),
-                    expected,
-                    "{status} {text:?}"
-                );
-            }
-        }
-        assert_eq!(Verdict::of(Some(200), Some("9"), now), Verdict::Taken);
+        assert_eq!(Verdict::of(410, wait), Verdict::Gone);
     }
 
     #[test]
@@ -315,14 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn success_ends_it_and_gone_ends_the_endpoint() {
+    fn success_ends_it_and_so_does_gone() {
         let schedule = Schedule::short();
         assert_eq!(schedule.next(Verdict::Taken, 1, 0, 0, MIDDLE), Next::Done);
         assert_eq!(schedule.next(Verdict::Taken, 99, 0, u64::MAX, MIDDLE), Next::Done);
-        assert_eq!(
-            schedule.next(Verdict::Gone, 1, 0, 0, MIDDLE),
-            Next::DeadAndDisable
-        );
+        assert_eq!(schedule.next(Verdict::Gone, 1, 0, 0, MIDDLE), Next::Dead);
     }
 
     #[test]
