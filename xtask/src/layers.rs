@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::needs::{CHROMIUM, GO, JAVA, MAVEN, NGINX, NODE, NPM, Need, PYTHON, REDIS, REDIS_SENTINEL};
+use crate::needs::{
+    CHROMIUM, GO, JAVA, MAVEN, NGINX, NODE, NPM, Need, POSTGRES, PYTHON, REDIS, REDIS_SENTINEL,
+};
 use crate::server::Server;
 use crate::several::Several;
 use crate::{cargo, command_line, root, say, succeed, target_dir};
@@ -71,7 +73,7 @@ const LAYERS: &[Layer] = &[
     Layer {
         name: "unit",
         about: "unit, golden and documentation tests beside the code",
-        needs: &[REDIS],
+        needs: &[REDIS, POSTGRES],
         kind: cargo_test(&["--exclude", "dunlin-tests"], &[]),
     },
     Layer {

@@ -60,6 +60,16 @@ pub(crate) const NPM: Need = Need {
     probe: &["npm", "--version"],
     package: None,
 };
+/// Its programs are in a folder for each version, and not in the PATH.
+pub(crate) const POSTGRES: Need = Need {
+    name: "PostgreSQL 13 or newer, below /usr/lib/postgresql",
+    probe: &[
+        "sh",
+        "-c",
+        "ls /usr/lib/postgresql/*/bin/initdb | grep -qE '/(1[3-9]|[2-9][0-9])/bin/'",
+    ],
+    package: Some("postgresql"),
+};
 pub(crate) const REDIS: Need = Need {
     name: "redis-server 7.0 or newer, with redis-cli",
     probe: &[

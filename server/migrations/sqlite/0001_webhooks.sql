@@ -1,0 +1,90 @@
+-- Deliveries of webhooks. Times are Unix milliseconds; flags are 0 or 1.
+
+CREATE TABLE webhook_deliveries (
+    -- Never given twice, so that it is an order.
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    app_id TEXT NOT NULL,
+    endpoint_id TEXT NOT NULL,
+    source TEXT NOT NULL CHECK (source IN ('events', 'presence', 'message')),
+    created_at_ms INTEGER NOT NULL,
+    -- 64 bits, whose number may be negative.
+    lanes INTEGER NOT NULL,
+    events INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'done', 'dead')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at_ms INTEGER NOT NULL,
+    -- Set unless pending.
+    finished_at_ms INTEGER
+) STRICT;
+
+-- What an endpoint is to be sent, in order.
+CREATE INDEX webhook_deliveries_pending ON webhook_deliveries (app_id, endpoint_id, seq) WHERE state = 'pending';
+-- When the first of them is due.
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (app_id, endpoint_id, next_at_ms) WHERE state = 'pending';
+-- Dead letters, to be counted and listed.
+CREATE INDEX webhook_deliveries_dead ON webhook_deliveries (app_id, seq) WHERE state = 'dead';
+-- An app's, newest first.
+CREATE INDEX webhook_deliveries_of_app ON webhook_deliveries (app_id, seq);
+-- What has been kept long enough.
+CREATE INDEX webhook_deliveries_finished ON webhook_deliveries (state, finished_at_ms) WHERE finished_at_ms IS NOT NULL;
+
+CREATE TABLE webhook_attempts (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    delivery_seq INTEGER NOT NULL REFERENCES webhook_deliveries (seq) ON DELETE CASCADE,
+    at_ms INTEGER NOT NULL,
+    took_ms INTEGER NOT NULL,
+    status INTEGER,
+    note TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX webhook_attempts_of_delivery ON webhook_attempts (delivery_seq, seq);
+
+-- Up to where each partition of the outbox has become deliveries.
+CREATE TABLE webhook_cursors (
+    partition_name TEXT PRIMARY KEY,
+    position TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Who works on an endpoint, and how it does. A row for each that ever had a delivery.
+CREATE TABLE webhook_endpoint_states (
+    app_id TEXT NOT NULL,
+    endpoint_id TEXT NOT NULL,
+    worker TEXT,
+    -- After it, others may take the claim.
+    until_ms INTEGER NOT NULL DEFAULT 0,
+    -- Whose turn was longest ago is next.
+    claimed_at_ms INTEGER NOT NULL DEFAULT 0,
+    failing_since_ms INTEGER,
+    disabled_at_ms INTEGER,
+    last_at_ms INTEGER,
+    last_status INTEGER,
+    last_note TEXT,
+    PRIMARY KEY (app_id, endpoint_id)
+) STRICT;
+
+CREATE INDEX webhook_endpoint_states_turn ON webhook_endpoint_states (claimed_at_ms);
+CREATE INDEX webhook_endpoint_states_worker ON webhook_endpoint_states (worker) WHERE worker IS NOT NULL;
+CREATE INDEX webhook_endpoint_states_disabled ON webhook_endpoint_states (app_id, endpoint_id)
+    WHERE disabled_at_ms IS NOT NULL;
+
+CREATE TABLE webhook_endpoints (
+    app_id TEXT NOT NULL,
+    id TEXT NOT NULL,
+    -- JSON.
+    settings TEXT NOT NULL,
+    enabled INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    version INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL,
+    updated_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (app_id, id)
+) STRICT;
+
+-- One row, whose number grows with each change of an endpoint.
+CREATE TABLE webhook_endpoint_changes (
+    only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+    version INTEGER NOT NULL
+) STRICT;
+
+INSERT INTO webhook_endpoint_changes (only_row, version) VALUES (1, 0);
