@@ -31,7 +31,8 @@ pub struct Span {
 }
 
 /// Collects the events of each endpoint and source, in the order in which they are pushed. A batch ends when its window
-/// does, or when it is full; a delivery never has events of two apps, endpoints or sources.
+/// does, or when it is full; a delivery never has events of two apps, endpoints or sources. One is open at a time for each,
+/// so that what was read for a batch lies in front of what is read for the next.
 ///
 /// Holds as much as it is given: its caller looks at [`Batcher::held`] and stops.
 #[derive(Debug, Default)]
@@ -54,6 +55,9 @@ type Due = (u64, u64);
 struct Open {
     endpoint: Arc<Endpoint>,
     due: Due,
+    /// Of encrypted channels only, or of others only. The official Go library tries to decrypt whatever is of an encrypted
+    /// channel, even where there is nothing to decrypt, and drops the whole body when that fails.
+    is_encrypted: bool,
     /// Written already, with commas between them.
     events: String,
     count: u32,
@@ -74,14 +78,16 @@ impl Batcher {
     ) -> Option<Place> {
         let event = format::event(source, &entry.channel, &entry.event, entry.happened_at_ms)?;
         let key = (endpoint.app.clone(), endpoint.id.clone(), source);
-        if self.open.get(&key).is_some_and(|open| !open.has_room_for(&event)) {
+        let is_encrypted = source == Source::Events && entry.channel.kind().is_encrypted();
+        let fits = |open: &Open| open.is_encrypted == is_encrypted && open.has_room_for(&event);
+        if self.open.get(&key).is_some_and(|open| !fits(open)) {
             self.close(&key, now_ms);
         }
         let open = self.open.entry(key.clone()).or_insert_with(|| {
             self.last += 1;
             let due = (now_ms.saturating_add(endpoint.batch_ms), self.last);
             self.due.insert(due, key.clone());
-            Open::new(endpoint, due)
+            Open::new(endpoint, due, is_encrypted)
         });
         let is_first = open.add(&event, entry, partition);
         self.held += 1;
@@ -153,10 +159,11 @@ impl Batcher {
 }
 
 impl Open {
-    fn new(endpoint: &Arc<Endpoint>, due: Due) -> Self {
+    fn new(endpoint: &Arc<Endpoint>, due: Due, is_encrypted: bool) -> Self {
         Self {
             endpoint: Arc::clone(endpoint),
             due,
+            is_encrypted,
             events: String::new(),
             count: 0,
             lanes: 0,
@@ -389,6 +396,29 @@ mod tests {
             taken.iter().map(|delivery| delivery.events).collect::<Vec<_>>(),
             [2, 2, 1, 1]
         );
+    }
+
+    #[test]
+    fn events_of_encrypted_channels_do_not_share_a_request_with_others() {
+        let endpoint = endpoint("1", |_| {});
+        let mut batcher = Batcher::default();
+        for (channel, count) in [
+            ("a", 1),
+            ("b", 2),
+            ("private-encrypted-a", 3),
+            ("private-encrypted-b", 4),
+            ("a", 5),
+        ] {
+            push(
+                &mut batcher,
+                &endpoint,
+                Source::Events,
+                &entry_in(channel, count),
+                0,
+            );
+        }
+        let taken: Vec<_> = deliveries(batcher.take_all(0)).iter().map(counts).collect();
+        assert_eq!(taken, [vec![1, 2], vec![3, 4], vec![5]]);
     }
 
     #[test]

@@ -487,8 +487,11 @@ mod tests {
         }))
     }
 
-    /// One of each kind, with its type in the Pusher format, and in the Yalgaar format with its source.
-    fn all() -> Vec<(ChannelEvent, Option<EventType>, Option<(EventType, Source)>)> {
+    /// An event with its type in the Pusher format, and in the Yalgaar format with its source.
+    type Case = (ChannelEvent, Option<EventType>, Option<(EventType, Source)>);
+
+    /// One of each kind.
+    fn all() -> Vec<Case> {
         let user_id = || "u".parse().unwrap();
         let uuid: Arc<str> = "u".into();
         let message = Some((EventType::Message, Source::Message));

@@ -1,6 +1,6 @@
 //! `{"time_ms":1327078148132,"events":[{"name":"channel_occupied","channel":"my-channel"}]}` (Pusher docs, "Webhooks").
 
-use dunlin_protocol::names::ChannelName;
+use dunlin_protocol::names::{ChannelName, UserId};
 use serde::Serialize;
 
 use super::json;
@@ -8,7 +8,7 @@ use crate::webhooks::event::ChannelEvent;
 
 /// Every member that an event may have, in the order in which they are written.
 #[derive(Default, Serialize)]
-struct Event<'a> {
+struct Written<'a> {
     name: &'static str,
     channel: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -25,9 +25,9 @@ struct Event<'a> {
 }
 
 pub(super) fn event(channel: &ChannelName, event: &ChannelEvent) -> Option<String> {
-    let mut written = Event {
+    let mut written = Written {
         channel: channel.as_str(),
-        ..Event::default()
+        ..Written::default()
     };
     match event {
         ChannelEvent::Occupied => written.name = "channel_occupied",
@@ -50,7 +50,7 @@ pub(super) fn event(channel: &ChannelName, event: &ChannelEvent) -> Option<Strin
             written.event = Some(&published.name);
             written.data = Some(&published.data);
             written.socket_id = Some(published.socket_id?.to_string());
-            written.user_id = published.user_id.as_ref().map(|user_id| user_id.as_str());
+            written.user_id = published.user_id.as_ref().map(UserId::as_str);
         }
         ChannelEvent::Bound { .. } | ChannelEvent::Unbound { .. } => return None,
     }

@@ -9,7 +9,7 @@ use super::json;
 use crate::webhooks::event::ChannelEvent;
 
 #[derive(Serialize)]
-struct Presence<'a> {
+struct Bind<'a> {
     channel: &'a str,
     uuid: &'a str,
     timestamp: String,
@@ -17,7 +17,7 @@ struct Presence<'a> {
 }
 
 #[derive(Serialize)]
-struct Message<'a> {
+struct Publication<'a> {
     channel: &'a str,
     uuid: &'a str,
     timestamp: String,
@@ -30,7 +30,7 @@ pub(super) fn presence(channel: &ChannelName, event: &ChannelEvent, happened_at_
         ChannelEvent::Unbound { uuid } => (uuid, "unbind"),
         _ => return None,
     };
-    Some(json(&Presence {
+    Some(json(&Bind {
         channel: channel.as_str(),
         uuid,
         timestamp: seconds(happened_at_ms),
@@ -42,7 +42,7 @@ pub(super) fn message(channel: &ChannelName, event: &ChannelEvent, happened_at_m
     let ChannelEvent::Published(published) = event else {
         return None;
     };
-    Some(json(&Message {
+    Some(json(&Publication {
         channel: channel.as_str(),
         uuid: &published.uuid,
         timestamp: seconds(happened_at_ms),
