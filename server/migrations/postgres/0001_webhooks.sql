@@ -41,9 +41,9 @@ CREATE TABLE webhook_attempts (
 
 CREATE INDEX webhook_attempts_of_delivery ON webhook_attempts (delivery_seq, seq);
 
--- Up to where each partition of the outbox has become deliveries.
+-- Up to where the outbox has become deliveries, in the words of its reader.
 CREATE TABLE webhook_cursors (
-    partition_name TEXT PRIMARY KEY,
+    name TEXT PRIMARY KEY,
     position TEXT NOT NULL
 );
 

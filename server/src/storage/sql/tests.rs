@@ -112,7 +112,7 @@ async fn a_transaction_that_is_dropped_has_not_happened(database: &Database) {
         row.try_get::<i64, _>("n").unwrap()
     };
     let mut transaction = database.begin().await.unwrap();
-    sqlx::query("INSERT INTO webhook_cursors (partition_name, position) VALUES ('p', '1')")
+    sqlx::query("INSERT INTO webhook_cursors (name, position) VALUES ('p', '1')")
         .execute(&mut *transaction)
         .await
         .unwrap();
@@ -149,7 +149,7 @@ async fn what_was_committed_is_in_the_files_of_sqlite_at_once() {
     let scratch = Scratch::sqlite();
     let database = scratch.open().await;
     let mut transaction = database.begin().await.unwrap();
-    sqlx::query("INSERT INTO webhook_cursors (partition_name, position) VALUES ('p', '1')")
+    sqlx::query("INSERT INTO webhook_cursors (name, position) VALUES ('p', '1')")
         .execute(&mut *transaction)
         .await
         .unwrap();

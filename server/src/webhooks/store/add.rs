@@ -5,17 +5,17 @@ use std::collections::BTreeSet;
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::{Fault, Store, rows};
-use crate::storage::sql::{number, placeholders};
+use crate::storage::sql::{Database, Locking, number, placeholders};
 use crate::webhooks::delivery::NewDelivery;
 
 /// Rows that go into one statement. Statements of this size are prepared once; smaller ones each time, because there
 /// would be one of each size.
 const ROWS: usize = 100;
 
-/// The step of a cursor that goes with what is stored.
+/// The step of a cursor that goes with what is stored. A cursor says how far something was read, in its reader's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CursorMove {
-    /// Of the outbox.
+    /// What the cursor is called: what is read.
     pub partition: String,
     /// Where it has to stand; `None`: nobody moved it yet.
     pub from: Option<String>,
@@ -23,8 +23,8 @@ pub struct CursorMove {
 }
 
 impl Store {
-    /// Stores deliveries and moves the cursor over the entries that they were made of: both or neither. False, with
-    /// nothing stored, when the cursor does not stand where this step begins: another worker was faster.
+    /// Stores deliveries and moves cursors, each named once, over the entries that they were made of: all or nothing.
+    /// False, with nothing stored, when a cursor does not stand where its step begins: another worker was faster.
     ///
     /// Deliveries whose id is stored already are left as they are. `next_at_ms`: not to be attempted before.
     ///
@@ -34,14 +34,12 @@ impl Store {
         &self,
         deliveries: &[NewDelivery],
         next_at_ms: u64,
-        cursor: Option<&CursorMove>,
+        moves: &[CursorMove],
     ) -> Result<bool, Fault> {
         let work = async {
             let mut transaction = self.database.begin().await?;
-            // First, because it holds the cursor's row: whoever has the same step waits here and is then refused.
-            if let Some(cursor) = cursor
-                && !move_cursor(&mut transaction, cursor).await?
-            {
+            // First, because it holds the cursors' rows: whoever has the same step waits here and is then refused.
+            if !move_cursors(&mut transaction, &self.database, moves).await? {
                 return Ok(false);
             }
             // The endpoints in their order, so that two who add do not wait for each other.
@@ -62,13 +60,13 @@ impl Store {
         self.database.within(work).await
     }
 
-    /// Where the cursor of a partition of the outbox stands; `None`: at its beginning.
+    /// Where a cursor stands; `None`: nobody moved it yet.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn cursor(&self, partition: &str) -> Result<Option<String>, Fault> {
         let work = async {
-            let row = sqlx::query("SELECT position FROM webhook_cursors WHERE partition_name = $1")
+            let row = sqlx::query("SELECT position FROM webhook_cursors WHERE name = $1")
                 .bind(partition)
                 .fetch_optional(self.database.reads())
                 .await?;
@@ -78,24 +76,54 @@ impl Store {
     }
 }
 
-async fn move_cursor(
+/// Whether every cursor stands where its step begins; then they have moved.
+async fn move_cursors(
     transaction: &mut Transaction<'static, Any>,
-    cursor: &CursorMove,
+    database: &Database,
+    moves: &[CursorMove],
 ) -> Result<bool, sqlx::Error> {
-    let query = match &cursor.from {
-        None => sqlx::query(
-            "INSERT INTO webhook_cursors (partition_name, position) VALUES ($1, $2) ON CONFLICT DO NOTHING",
-        )
-        .bind(&cursor.partition)
-        .bind(&cursor.to),
-        Some(from) => sqlx::query(
-            "UPDATE webhook_cursors SET position = $2 WHERE partition_name = $1 AND position = $3",
-        )
-        .bind(&cursor.partition)
-        .bind(&cursor.to)
-        .bind(from),
-    };
-    Ok(query.execute(&mut **transaction).await?.rows_affected() == 1)
+    // In their order, so that two who move the same ones do not wait for each other. An update has no order: the rows
+    // are held by a select before it.
+    let mut moves: Vec<&CursorMove> = moves.iter().collect();
+    moves.sort_by_key(|step| &step.partition);
+    let (old, new): (Vec<_>, Vec<_>) = moves.into_iter().partition(|step| step.from.is_some());
+    for some in old.chunks(ROWS) {
+        let steps = placeholders(0, some.len(), 3);
+        let steps = format!("WITH steps (its_name, its_from, its_to) AS (VALUES {steps})");
+        let hold = format!(
+            "{steps} SELECT c.name FROM webhook_cursors c JOIN steps \
+             ON c.name = its_name AND c.position = its_from ORDER BY c.name"
+        );
+        let go = format!(
+            "{steps} UPDATE webhook_cursors SET position = its_to FROM steps \
+             WHERE name = its_name AND position = its_from"
+        );
+        let bound = |sql: String| {
+            let query = sqlx::query(AssertSqlSafe(sql)).persistent(some.len() == 1);
+            some.iter().fold(query, |query, step| {
+                query.bind(&step.partition).bind(&step.from).bind(&step.to)
+            })
+        };
+        let held = bound(database.locking(&hold, Locking::Wait("c")));
+        if held.fetch_all(&mut **transaction).await?.len() < some.len() {
+            return Ok(false);
+        }
+        bound(go).execute(&mut **transaction).await?;
+    }
+    for some in new.chunks(ROWS) {
+        let sql = format!(
+            "INSERT INTO webhook_cursors (name, position) VALUES {} ON CONFLICT DO NOTHING",
+            placeholders(0, some.len(), 2)
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(some.len() == 1);
+        let query = some
+            .iter()
+            .fold(query, |query, step| query.bind(&step.partition).bind(&step.to));
+        if query.execute(&mut **transaction).await?.rows_affected() < some.len() as u64 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn know_endpoints(

@@ -1,6 +1,7 @@
 //! What the store must do on every database. Each promise has a database of its own, because claims are about all apps.
 
 use std::collections::BTreeSet;
+use std::slice;
 use std::time::Instant;
 
 use dunlin_protocol::names::AppId;
@@ -23,6 +24,7 @@ async fn postgres_keeps_the_contract() {
 async fn run(fresh: impl AsyncFn() -> Scratch) {
     deliveries_come_back_as_they_were_stored(&fresh().await).await;
     a_step_of_the_outbox_becomes_deliveries_once(&fresh().await).await;
+    several_cursors_move_together_or_not_at_all(&fresh().await).await;
     a_repeated_delivery_is_stored_once(&fresh().await).await;
     an_endpoint_is_one_workers_at_a_time(&fresh().await).await;
     only_what_is_due_is_claimed_and_everybody_has_a_turn(&fresh().await).await;
@@ -72,7 +74,7 @@ fn several(count: usize, of_app: &str, to: &str) -> Vec<NewDelivery> {
 
 /// Stores deliveries that are due at once.
 async fn add(store: &Store, deliveries: &[NewDelivery]) {
-    assert!(store.add(deliveries, NOW, None).await.unwrap());
+    assert!(store.add(deliveries, NOW, &[]).await.unwrap());
 }
 
 /// The endpoints that a worker gets for a minute.
@@ -117,7 +119,7 @@ fn finished(delivery: &Delivery, at_ms: u64, next: Next) -> Finished {
 async fn deliveries_come_back_as_they_were_stored(scratch: &Scratch) {
     let store = store(scratch).await;
     assert!(
-        store.add(&[], NOW, None).await.unwrap(),
+        store.add(&[], NOW, &[]).await.unwrap(),
         "nothing to store is stored"
     );
     let mut stored = Vec::new();
@@ -173,8 +175,8 @@ async fn a_step_of_the_outbox_becomes_deliveries_once(scratch: &Scratch) {
         let step = step(here.as_deref(), &there);
         let batches = [several(3, "1", "a"), several(3, "1", "a")];
         let (first, second) = join(
-            workers[0].add(&batches[0], NOW, Some(&step)),
-            workers[1].add(&batches[1], NOW, Some(&step)),
+            workers[0].add(&batches[0], NOW, slice::from_ref(&step)),
+            workers[1].add(&batches[1], NOW, slice::from_ref(&step)),
         )
         .await;
         assert_ne!(first.unwrap(), second.unwrap(), "one of two, in step {n}");
@@ -186,13 +188,50 @@ async fn a_step_of_the_outbox_becomes_deliveries_once(scratch: &Scratch) {
     let stale = step(Some("3"), "4");
     assert!(
         !workers[0]
-            .add(&several(1, "1", "a"), NOW, Some(&stale))
+            .add(&several(1, "1", "a"), NOW, slice::from_ref(&stale))
             .await
             .unwrap()
     );
     let nobody_wants_it = step(Some("19"), "20");
-    assert!(workers[0].add(&[], NOW, Some(&nobody_wants_it)).await.unwrap());
+    assert!(
+        workers[0]
+            .add(&[], NOW, slice::from_ref(&nobody_wants_it))
+            .await
+            .unwrap()
+    );
     assert_eq!(pending(&workers[0], "1", "a").await.len(), 60);
+}
+
+async fn several_cursors_move_together_or_not_at_all(scratch: &Scratch) {
+    let workers = [store(scratch).await, store(scratch).await];
+    // Two sets that overlap, named in opposite orders. Some are new in the first round, all are old in the later ones.
+    let mut reached: [Option<String>; 150] = std::array::from_fn(|_| None);
+    for round in 0..6 {
+        let steps = |cursors: &mut dyn Iterator<Item = usize>, to: &str| -> Vec<CursorMove> {
+            let steps = cursors.map(|n| CursorMove {
+                partition: format!("c{n}"),
+                from: reached[n].clone(),
+                to: format!("{round} {to}"),
+            });
+            steps.collect()
+        };
+        let low = steps(&mut (0..120), "low");
+        let high = steps(&mut (30..150).rev(), "high");
+        let batches = [several(1, "1", "a"), several(1, "1", "a")];
+        let (is_low, is_high) = join(
+            workers[0].add(&batches[0], NOW, &low),
+            workers[1].add(&batches[1], NOW, &high),
+        )
+        .await;
+        assert_ne!(is_low.unwrap(), is_high.unwrap(), "one of two, in round {round}");
+        let before = reached.clone();
+        for (n, cursor) in reached.iter_mut().enumerate() {
+            *cursor = workers[0].cursor(&format!("c{n}")).await.unwrap();
+        }
+        let moved = (0..150).filter(|n| reached[*n] != before[*n]).count();
+        assert_eq!(moved, 120, "all of one set, in round {round}");
+    }
+    assert_eq!(pending(&workers[0], "1", "a").await.len(), 6);
 }
 
 async fn a_repeated_delivery_is_stored_once(scratch: &Scratch) {
@@ -233,7 +272,7 @@ async fn an_endpoint_is_one_workers_at_a_time(scratch: &Scratch) {
 async fn only_what_is_due_is_claimed_and_everybody_has_a_turn(scratch: &Scratch) {
     let store = store(scratch).await;
     let later = NOW + 1000;
-    store.add(&several(1, "1", "later"), later, None).await.unwrap();
+    store.add(&several(1, "1", "later"), later, &[]).await.unwrap();
     assert_eq!(claim(&store, "w", 5).await, [""; 0]);
     let claims = store.claim("w", NOW, NOW + 1, later, 5).await.unwrap();
     assert_eq!(claims.len(), 1, "within the horizon that was asked for");
