@@ -3,10 +3,13 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+
 use super::receiver::{Receiver, answer};
 use super::refused::REFUSED;
-use super::{egress, egress_where_names_are, post};
-use crate::webhooks::egress::{EndpointUrl, FailureKind};
+use super::{PATIENCE, egress, egress_where_names_are, post};
+use crate::webhooks::egress::{EndpointUrl, FailureKind, Guard};
 
 const PORTS: usize = 20;
 
@@ -110,6 +113,22 @@ async fn the_systems_own_names_for_it_are_refused() {
 }
 
 #[tokio::test]
+async fn a_literal_address_is_judged_again_before_it_is_connected_to() {
+    let canary = Canary::new();
+    let networks = vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+    let laxer = Guard::new(networks, Vec::new(), Vec::new());
+    let egress = egress();
+    for port in canary.ports() {
+        for host in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
+            let url = EndpointUrl::parse(&format!("http://{host}:{port}/"), &laxer).unwrap();
+            let posted = egress.post(&url, HeaderMap::new(), Bytes::new(), PATIENCE).await;
+            assert_eq!(posted.unwrap_err().kind, FailureKind::Refused, "{url}");
+        }
+    }
+    canary.assert_untouched();
+}
+
+#[tokio::test]
 async fn one_bad_address_among_good_ones_keeps_the_good_ones_from_being_connected_to() {
     let receiver = Receiver::answering(answer("200 OK", "", "")).await;
     let egress = egress_where_names_are(&[&["127.0.0.2", "10.0.0.1"]]);
@@ -120,11 +139,16 @@ async fn one_bad_address_among_good_ones_keeps_the_good_ones_from_being_connecte
 
 #[tokio::test]
 async fn a_name_that_leads_elsewhere_at_the_next_lookup_gains_nothing() {
-    let receiver = Receiver::answering_once(answer("200 OK", "connection: close\r\n", "")).await;
+    // Both at one port, so that nothing but the address keeps the second from being reached.
+    let (receiver, inside) = loop {
+        let receiver = Receiver::answering_once(answer("200 OK", "connection: close\r\n", "")).await;
+        match TcpListener::bind((Ipv4Addr::LOCALHOST, receiver.address.port())) {
+            Ok(inside) => break (receiver, inside),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}"),
+        }
+    };
     let egress = egress_where_names_are(&[&["127.0.0.2"], &["127.0.0.1"]]);
     let url = format!("http://rebinding.example.com:{}/", receiver.address.port());
-    let port = receiver.address.port();
-    let inside = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).expect("the port is free here as well");
     assert_eq!(post(&egress, &url).await.unwrap().status, 200);
     assert_eq!(post(&egress, &url).await.unwrap_err().kind, FailureKind::Refused);
     assert_eq!(receiver.accepted(), 1);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::TcpListener;
+use tokio::net::TcpSocket;
 
 use super::receiver::{Receiver, answer, request};
 use super::{OUTSIDE, PATIENCE, egress, egress_where_names_are, post, post_within};
@@ -120,9 +120,10 @@ async fn no_header_can_smuggle_a_request_into_a_connection_that_others_share() {
 
 #[tokio::test]
 async fn a_port_without_a_receiver_is_a_refused_connection() {
-    let listener = TcpListener::bind((OUTSIDE, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Bound, so that nobody else takes the port, and not listening.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((OUTSIDE, 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
     let failure = post(&egress(), &format!("http://{address}/")).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Connect);
     assert_eq!(failure.note, "The connection was refused.");
