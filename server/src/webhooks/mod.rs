@@ -7,7 +7,6 @@
 pub mod batch;
 pub mod delivery;
 pub mod egress;
-pub mod egress;
 pub mod endpoint;
 pub mod event;
 pub mod format;
