@@ -77,9 +77,7 @@ impl fmt::Debug for Target {
 
 /// The innermost reason, which names what is wrong without the URL around it.
 fn reason(error: &dyn std::error::Error) -> String {
-    error
-        .source()
-        .map_or_else(|| error.to_string(), |inner| reason(inner))
+    error.source().map_or_else(|| error.to_string(), reason)
 }
 
 /// A path as a URL, so that no byte of it has a meaning there.
@@ -94,8 +92,7 @@ fn sqlite_url(path: &Path) -> Result<String, sqlx::Error> {
         if byte.is_ascii_alphanumeric() || b"/._-~".contains(&byte) {
             url.push(char::from(byte));
         } else {
-            // Writing to a string cannot fail.
-            let _ = write!(url, "%{byte:02X}");
+            write!(url, "%{byte:02X}").expect("writing to a string cannot fail");
         }
     }
     Ok(url)

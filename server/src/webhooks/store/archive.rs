@@ -70,8 +70,7 @@ impl Filter {
         let mut values = Vec::new();
         for (test, value) in tests.into_iter().flatten() {
             values.push(value);
-            // Writing to a string cannot fail.
-            let _ = write!(words, " AND {test} ${}", values.len());
+            write!(words, " AND {test} ${}", values.len()).expect("writing to a string cannot fail");
         }
         (words, values)
     }

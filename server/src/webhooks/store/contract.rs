@@ -365,17 +365,23 @@ async fn an_attempt_says_what_becomes_of_its_delivery(scratch: &Scratch) {
             ..stored.clone()
         };
         assert_eq!(delivery, expected);
-        assert_eq!(attempts, [sent.attempt.clone()]);
+        assert_eq!(attempts, slice::from_ref(&sent.attempt));
     }
     let left = pending(&store, "1", "a").await;
     assert_eq!(left.len(), 83);
     let second = finished(&left[0], NOW + 5001, Next::Dead);
-    assert_eq!(store.record("w", NOW, &[second.clone()]).await.unwrap(), [true]);
+    assert_eq!(
+        store.record("w", NOW, slice::from_ref(&second)).await.unwrap(),
+        [true]
+    );
     let (delivery, attempts) = found(&store, &left[0].id).await;
     assert_eq!((delivery.attempts, delivery.state), (2, State::Dead));
     assert_eq!(attempts.len(), 2);
     assert_eq!(attempts[1], second.attempt, "the latest is the last");
 }
+
+/// Attempts that are recorded in one step, each with its time, and since when the endpoint fails after it.
+type Step<'a> = (&'a [(u64, Next)], Option<u64>);
 
 async fn an_endpoint_fails_since_its_first_failure_after_a_success(scratch: &Scratch) {
     let store = store(scratch).await;
@@ -386,8 +392,7 @@ async fn an_endpoint_fails_since_its_first_failure_after_a_success(scratch: &Scr
     assert_eq!(state().await, EndpointState::default());
     let deliveries = pending(&store, "1", "a").await;
     let retry = Next::Retry { at_ms: NOW };
-    // What is recorded in one step, and since when it fails after it.
-    let steps: [(&[(u64, Next)], Option<u64>); 6] = [
+    let steps: [Step<'_>; 6] = [
         (&[(10, retry), (20, retry)], Some(10)),
         (&[(30, Next::Dead)], Some(10)),
         (&[(40, Next::Done)], None),
@@ -501,9 +506,9 @@ async fn a_disabled_endpoint_is_sent_nothing(scratch: &Scratch) {
 async fn deliveries_are_found_and_paged(scratch: &Scratch) {
     let store = store(scratch).await;
     let mut deliveries = Vec::new();
-    for n in 0..12_u64 {
-        let mut delivery = new(["1", "2"][n as usize % 2], ["a", "b", "c"][n as usize % 3]);
-        delivery.created_at_ms = NOW + n;
+    for n in 0..12_usize {
+        let mut delivery = new(["1", "2"][n % 2], ["a", "b", "c"][n % 3]);
+        delivery.created_at_ms = NOW + n as u64;
         deliveries.push(delivery);
     }
     add(&store, &deliveries).await;
