@@ -32,4 +32,5 @@ mod limits;
 mod pusher;
 mod slow;
 mod tidy;
+mod webhooks;
 mod ws;

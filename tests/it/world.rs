@@ -28,6 +28,8 @@ pub(crate) struct App {
     pub(crate) limits: Vec<String>,
     /// Patterns of the channels that have a history, a default one.
     pub(crate) histories: Vec<String>,
+    /// The lines of each endpoint.
+    pub(crate) webhooks: Vec<String>,
 }
 
 impl App {
@@ -46,6 +48,7 @@ impl App {
             settings: Vec::new(),
             limits: Vec::new(),
             histories: Vec::new(),
+            webhooks: Vec::new(),
         }
     }
 
@@ -67,6 +70,12 @@ impl App {
         self
     }
 
+    /// Adds an endpoint, lines such as `url = "http://…"`.
+    pub(crate) fn webhook(mut self, lines: &str) -> Self {
+        self.webhooks.push(lines.to_owned());
+        self
+    }
+
     /// The path that an API call of this app starts with.
     pub(crate) fn path(&self, rest: &str) -> String {
         format!("/apps/{}{rest}", self.id)
@@ -83,6 +92,11 @@ impl App {
             text.push_str("[[apps.history]]\nchannels = \"");
             text.push_str(channels);
             text.push_str("\"\nsize = 1000\nage_s = 120\n");
+        }
+        for lines in &self.webhooks {
+            text.push_str("[[apps.webhooks]]\n");
+            text.push_str(lines);
+            text.push('\n');
         }
         if !self.limits.is_empty() {
             text.push_str("[apps.limits]\n");

@@ -30,8 +30,9 @@ use crate::presence::memory::{CountThrottle, MemoryPresence};
 use crate::storage::memory::Channels;
 use crate::tasks::Tasks;
 use crate::transports::fallback::table::Sessions;
-use crate::webhooks::outbox::MemoryOutbox;
+use crate::webhooks::outbox::{Feed, MemoryOutbox};
 use crate::webhooks::settling::Settling;
+use crate::webhooks::worker::{self, Worker};
 
 /// Runs a node until it is told to stop. A second signal ends it at once.
 ///
@@ -66,6 +67,9 @@ const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// Events that wait for the webhook worker on a node without Redis. It takes them at once, unless the database is away.
 const OUTBOX_ENTRIES: usize = 100_000;
 
+/// How long the webhook worker may take for what is under way when the node stops.
+const WEBHOOK_TIME: Duration = Duration::from_secs(5);
+
 /// The secret of the app that development has when none is configured.
 const READY_MADE_SECRET: &str = "app-secret";
 
@@ -83,6 +87,8 @@ pub struct Node {
     config: Config,
     hub: Arc<Hub>,
     cluster: Option<Arc<Cluster>>,
+    worker: Option<Worker>,
+    settling: Arc<Settling>,
     readiness: Arc<Readiness>,
     tasks: Tasks,
     servers: Vec<(ServerHandle, JoinHandle<io::Result<()>>)>,
@@ -138,6 +144,16 @@ impl Node {
             let cluster = Cluster::new(&settings, Arc::clone(&apps), hub.clone()).context("redis.url")?;
             tasks.spawn("cluster", Arc::clone(&cluster).run());
             Some(cluster)
+        } else {
+            None
+        };
+        let endpoints = worker::configured(&config, &apps);
+        let worker = if config.webhooks.deliver && !endpoints.is_empty() {
+            let feed: Arc<dyn Feed> = match &cluster {
+                Some(cluster) => cluster.clone(),
+                None => outbox.clone(),
+            };
+            Some(Worker::start(&config, feed, endpoints).await?)
         } else {
             None
         };
@@ -239,9 +255,8 @@ impl Node {
             crowd.open_connections() + held
         });
         tasks.every("reclaim memory", Duration::from_secs(1), move || reclaim.tick());
-        tasks.every("what settles", Duration::from_millis(100), move || {
-            settling.tick()
-        });
+        let ends = Arc::clone(&settling);
+        tasks.every("what settles", Duration::from_millis(100), move || ends.tick());
         tasks.every("what expires", Duration::from_secs(1), move || {
             services.presence.tick();
             services.broker.tick();
@@ -252,6 +267,8 @@ impl Node {
             config,
             hub,
             cluster,
+            worker,
+            settling,
             readiness,
             tasks,
             servers,
@@ -319,6 +336,11 @@ impl Node {
         for (handle, serving) in self.servers.drain(..) {
             handle.stop(stop == Stop::WhenIdle).await;
             serving.await.context("the server's task failed")??;
+        }
+        if let Some(worker) = self.worker.take() {
+            // What has ended has ended: nobody comes back to a node that is gone.
+            self.settling.finish();
+            worker.stop(WEBHOOK_TIME).await;
         }
         self.tasks.stop().await;
         Ok(())

@@ -8,6 +8,8 @@ use dunlin_protocol::signature::Secret;
 
 use super::history::HistoryRule;
 use super::limits::RateLimit;
+#[cfg(test)]
+use super::wanted::News;
 use super::wanted::Wanted;
 use crate::config::{AppLimits, AppSection};
 use crate::storage::keys::AppNum;
@@ -80,7 +82,9 @@ impl App {
             .parse()
             .expect("digits are an id");
         edit(&mut section);
-        Arc::new(Self::new(AppNum(NEXT.fetch_add(1, Ordering::Relaxed)), &section))
+        let app = Self::new(AppNum(NEXT.fetch_add(1, Ordering::Relaxed)), &section);
+        app.wanted.set(News::STATE);
+        Arc::new(app)
     }
 
     /// Whether a browser page of this origin may connect. Clients outside browsers send no origin and are let in:

@@ -123,13 +123,14 @@ impl Cluster {
             for (key, found) in read {
                 let Some(number) = streams.get(&key) else { continue };
                 for (place, fields) in found {
-                    match parse(&place, &fields) {
-                        Some(entry) => entries.push((*number, entry)),
-                        None => tracing::error!(
+                    if let Some(entry) = parse(&place, &fields) {
+                        entries.push((*number, entry));
+                    } else {
+                        tracing::error!(
                             key,
                             place,
                             "an entry of the outbox that this version does not know"
-                        ),
+                        );
                     }
                 }
             }
@@ -142,15 +143,11 @@ impl Cluster {
             return Ok(());
         };
         let lane = self.reading_lane().await?;
-        let next = Place {
-            number: up_to.number + 1,
-            ..up_to
-        };
         let mut trim = redis::cmd("XTRIM");
         trim.arg(self.names.outbox(partition))
             .arg("MINID")
             .arg("=")
-            .arg(next.to_string());
+            .arg(up_to.next().to_string());
         lane.call(&trim).await.map(|_| ()).map_err(|_| Unavailable)
     }
 }

@@ -271,6 +271,8 @@ pub struct DatabaseSection {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhooksSection {
+    /// Whether this node delivers; another may.
+    pub deliver: bool,
     /// How long the end of something waits for its return.
     #[serde(rename = "settle_ms", deserialize_with = "millis")]
     pub settle: Duration,

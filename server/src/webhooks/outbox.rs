@@ -27,6 +27,33 @@ pub struct Place {
     pub number: u64,
 }
 
+impl Place {
+    /// The next one that can be.
+    #[must_use]
+    pub fn next(self) -> Self {
+        match self.number.checked_add(1) {
+            Some(number) => Self { number, ..self },
+            None => Self {
+                ms: self.ms + 1,
+                number: 0,
+            },
+        }
+    }
+
+    /// The one in front of it; the first has none, and is its own.
+    #[must_use]
+    pub fn before(self) -> Self {
+        match (self.ms, self.number.checked_sub(1)) {
+            (_, Some(number)) => Self { number, ..self },
+            (0, None) => self,
+            (ms, None) => Self {
+                ms: ms - 1,
+                number: u64::MAX,
+            },
+        }
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.ms, self.number)
@@ -233,5 +260,15 @@ mod tests {
         assert_eq!("17".parse(), Ok(Place { ms: 17, number: 0 }));
         assert!("x-1".parse::<Place>().is_err());
         assert!(Place { ms: 9, number: 9 } < Place { ms: 10, number: 0 });
+    }
+
+    #[test]
+    fn places_have_neighbours() {
+        for text in ["0-1", "1-0", "1700000000000-0", "7-3"] {
+            let place: Place = text.parse().unwrap();
+            assert!(place.before() < place && place < place.next());
+            assert_eq!(place.before().next(), place);
+        }
+        assert_eq!(Place::default().before(), Place::default());
     }
 }

@@ -42,10 +42,18 @@ impl Settling {
 
     /// Passes on what has waited long enough. Called several times a second.
     pub fn tick(&self) {
-        let now = Instant::now();
+        self.tell_until(Some(Instant::now()));
+    }
+
+    /// Passes everything on: nobody comes back any more.
+    pub fn finish(&self) {
+        self.tell_until(None);
+    }
+
+    fn tell_until(&self, now: Option<Instant>) {
         let mut waiting = lock(&self.waiting);
         while let Some((due, number, subject)) = waiting.queue.pop_front() {
-            if due > now {
+            if now.is_some_and(|now| due > now) {
                 waiting.queue.push_front((due, number, subject));
                 break;
             }
@@ -157,7 +165,7 @@ mod tests {
             (channel.clone(), added("ann")),
         ];
         assert_eq!(scene.told().await, begun);
-        tokio::time::advance(WINDOW - Duration::from_millis(1)).await;
+        tokio::time::advance(Duration::from_millis(2999)).await;
         assert_eq!(scene.told().await, begun);
         tokio::time::advance(Duration::from_millis(1)).await;
         let ended = [

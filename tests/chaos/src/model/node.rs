@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use dunlin::apps::store::ConfiguredApps;
+use dunlin::apps::wanted::News;
 use dunlin::apps::{App, Apps};
 use dunlin::broker::{Broker as _, Origin, Publication};
 use dunlin::cluster::{Cluster, Settings};
@@ -107,10 +108,12 @@ impl Node {
         let app = config.apps.first().context("there is an app")?.clone();
         let apps = Arc::new(Apps::load(&ConfiguredApps::new(vec![app.clone()])).await);
         let app = apps.by_id(app.id.as_str()).context("it was loaded")?;
+        app.wanted.set(News::STATE);
         let settings = Settings {
             redis: &section,
             webhooks: &WebhooksSection {
                 settle: times::SETTLE,
+                ..config.webhooks
             },
             cache: &CacheSection {
                 ttl: Duration::from_mins(1),
@@ -314,6 +317,7 @@ impl Life {
                     event: "e",
                     data_literal: &literal,
                     user_id: None,
+                    signed_in: None,
                     except: None,
                     origin: Origin::Api,
                 };

@@ -26,7 +26,7 @@ const SETTLING: Duration = Duration::from_secs(10);
 const AFTERMATH: Duration = Duration::from_secs(5);
 
 pub(super) async fn play(context: &Context) -> Result<Report> {
-    let plan = Plan::cluster(2).config("[redis]\noutbox_entries = 100000");
+    let plan = Plan::cluster(2).told();
     let mut stage = Stage::start(&context.binary, &context.dir, &plan).await?;
     let target = Rc::new(stage.target());
     let addresses = stage.addresses();

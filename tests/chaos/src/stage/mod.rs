@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     config: String,
     /// Inline tables.
     histories: Vec<String>,
+    /// The app has an endpoint, and nobody delivers.
+    is_told: bool,
     /// Their way to Redis leads through a proxy of their own.
     proxied: Vec<usize>,
     /// Id, key and secret.
@@ -71,6 +73,7 @@ impl Plan {
             redis: Some(Persistence::None),
             config: String::new(),
             histories: Vec::new(),
+            is_told: false,
             proxied: Vec::new(),
             app: ["1000", "chaos-key", "chaos-secret"],
             ports: &[],
@@ -104,6 +107,12 @@ impl Plan {
         self
     }
 
+    /// Leaves what a customer is to be told in the outbox, where the scenario reads it.
+    pub(crate) fn told(mut self) -> Self {
+        self.is_told = true;
+        self.config("[webhooks]\ndeliver = false\n[redis]\noutbox_entries = 100000")
+    }
+
     /// Puts a proxy between this node and Redis.
     pub(crate) fn proxied(mut self, node: usize) -> Self {
         self.proxied.push(node);
@@ -129,9 +138,14 @@ impl Plan {
         } else {
             format!("history = [{}]\n", self.histories.join(", "))
         };
+        let webhooks = if self.is_told {
+            "webhooks = [{ url = \"https://example.com/\" }]\n"
+        } else {
+            ""
+        };
         let [id, key, secret] = self.app;
         format!(
-            "{}\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\n{history}\
+            "{}\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\n{history}{webhooks}\
              [apps.limits]\nclient_events_per_second = 0\npresence_members = 0\nsubscriptions_per_connection = 0\n",
             self.config,
         )

@@ -1,0 +1,339 @@
+//! From the store to the endpoints: claims endpoints that have something pending, sends, and stores what became of it.
+//!
+//! One task looks at everything and decides; what waits are the requests, at most so many at a time. An end is stored before
+//! the lane goes on, so that nothing that was read from the store can be sent again after it was taken.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::delivery::{Attempt, Delivery};
+use super::egress::Egress;
+use super::endpoints::Endpoints;
+use super::lanes::{Key, Lanes, Places};
+use super::schedule::{Schedules, Verdict};
+use super::sign;
+use super::store::{Claim, Finished, Next, Store};
+use super::work::Work;
+use crate::clock;
+use crate::config::WebhooksSection;
+use crate::storage::sql::Fault;
+
+/// How long an endpoint is this worker's without a sign of life: if the worker dies, another sends what is pending after
+/// that time.
+const CLAIM: Duration = Duration::from_secs(15);
+
+/// How often the claims are renewed …
+const RENEWAL: Duration = Duration::from_secs(4);
+
+/// … and endpoints looked for that nobody works on.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Endpoints claimed in one look.
+const CLAIMED_AT_ONCE: u32 = 200;
+
+/// An endpoint whose next delivery is further away than this is nobody's until then.
+const AHEAD: Duration = Duration::from_secs(5);
+
+/// How long to wait when the store is out of reach.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// An attempt that has ended.
+struct End {
+    key: Key,
+    seq: i64,
+    finished: Finished,
+    verdict: Verdict,
+}
+
+/// Sends until it is told to end.
+pub struct Sender {
+    store: Store,
+    egress: Egress,
+    endpoints: Arc<Endpoints>,
+    work: Arc<Work>,
+    schedules: Schedules,
+    /// Names this worker in the store.
+    worker: String,
+    time: Duration,
+    lanes: Lanes,
+    ends: Vec<End>,
+    renewed_at: Instant,
+    looked_at: Option<Instant>,
+}
+
+impl Sender {
+    pub fn new(
+        store: Store,
+        egress: Egress,
+        endpoints: Arc<Endpoints>,
+        work: Arc<Work>,
+        section: &WebhooksSection,
+    ) -> Self {
+        Self {
+            store,
+            egress,
+            endpoints,
+            work,
+            schedules: Schedules::new(section),
+            worker: format!("{:016x}", rand::random::<u64>()),
+            time: section.timeout,
+            lanes: Lanes::new(Places {
+                all: section.max_in_flight,
+                of_an_endpoint: section.max_in_flight_per_endpoint,
+            }),
+            ends: Vec::new(),
+            renewed_at: Instant::now(),
+            looked_at: None,
+        }
+    }
+
+    /// Until `end`; then what is under way is waited for, and the claims are given back.
+    pub async fn run(mut self, end: CancellationToken) {
+        let sender = Shared {
+            egress: self.egress.clone(),
+            time: self.time,
+        };
+        let mut under_way: FuturesUnordered<BoxFuture<'static, End>> = FuturesUnordered::new();
+        loop {
+            while let Some(ended) = under_way.next().now_or_never().flatten() {
+                self.ends.push(ended);
+            }
+            if let Err(fault) = self.turn(end.is_cancelled()).await {
+                tracing::warn!(%fault, "webhooks wait");
+                sleep(PAUSE).await;
+            }
+            if end.is_cancelled() && under_way.is_empty() {
+                self.give_back().await;
+                return;
+            }
+            let now_ms = clock::unix_millis();
+            while !end.is_cancelled()
+                && let Some(delivery) = self.lanes.next(now_ms)
+            {
+                under_way.push(self.attempt(&sender, delivery));
+            }
+            let due_ms = self.lanes.next_due_ms(now_ms).unwrap_or(u64::MAX);
+            let longest = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)).min(LOOK);
+            tokio::select! {
+                Some(ended) = under_way.next() => self.ends.push(ended),
+                () = self.work.wait() => {}
+                () = sleep(longest) => {}
+                () = end.cancelled(), if !end.is_cancelled() => {}
+            }
+        }
+    }
+
+    async fn turn(&mut self, is_last: bool) -> Result<(), Fault> {
+        self.store_ends().await?;
+        if self.renewed_at.elapsed() >= RENEWAL {
+            self.renew().await?;
+        }
+        if !is_last {
+            self.look().await?;
+        }
+        Ok(())
+    }
+
+    async fn store_ends(&mut self) -> Result<(), Fault> {
+        if self.ends.is_empty() {
+            return Ok(());
+        }
+        let now_ms = clock::unix_millis();
+        let finished: Vec<Finished> = self.ends.iter().map(|end| end.finished.clone()).collect();
+        let is_ours = self.store.record(&self.worker, now_ms, &finished).await?;
+        let ends = std::mem::take(&mut self.ends);
+        for (end, is_ours) in ends.into_iter().zip(is_ours) {
+            if !is_ours {
+                self.lanes.remove(&end.key);
+                continue;
+            }
+            let retry_at_ms = match end.finished.next {
+                Next::Retry { at_ms } => Some(at_ms),
+                Next::Done | Next::Dead => None,
+            };
+            self.lanes.finished(
+                &end.key,
+                end.seq,
+                end.verdict == Verdict::Taken,
+                retry_at_ms,
+                now_ms,
+            );
+            if end.verdict == Verdict::Gone {
+                tracing::info!(app = %end.key.0, endpoint = %end.key.1, "an endpoint says that it is gone: it is disabled");
+                self.store.disable(&end.key.0, &end.key.1, now_ms).await?;
+                self.lanes.remove(&end.key);
+            }
+        }
+        self.load_more().await?;
+        self.let_go().await
+    }
+
+    async fn renew(&mut self) -> Result<(), Fault> {
+        self.renewed_at = Instant::now();
+        let now_ms = clock::unix_millis();
+        let ours = self.store.renew(&self.worker, now_ms + millis(CLAIM)).await?;
+        let ours: HashSet<Key> = ours.into_iter().map(key).collect();
+        let lost: Vec<Key> = self
+            .lanes
+            .keys()
+            .filter(|key| !ours.contains(key))
+            .cloned()
+            .collect();
+        for key in lost {
+            self.lanes.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// Looks for endpoints to work on: at once for those that something was stored for here, every now and then for others.
+    async fn look(&mut self) -> Result<(), Fault> {
+        let fresh = self.work.take();
+        let (known, unknown): (Vec<Key>, Vec<Key>) = fresh.into_iter().partition(|key| self.lanes.has(key));
+        for key in &known {
+            self.load(key).await?;
+        }
+        let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK);
+        if unknown.is_empty() && !is_time {
+            return Ok(());
+        }
+        self.looked_at = Some(Instant::now());
+        let now_ms = clock::unix_millis();
+        let claimed = self
+            .store
+            .claim(
+                &self.worker,
+                now_ms,
+                now_ms + millis(CLAIM),
+                now_ms + millis(AHEAD),
+                CLAIMED_AT_ONCE,
+            )
+            .await?;
+        for claim in claimed {
+            self.load(&key(claim)).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_more(&mut self) -> Result<(), Fault> {
+        let wanting: Vec<Key> = self.lanes.wanting().cloned().collect();
+        for key in &wanting {
+            self.load(key).await?;
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self, key: &Key) -> Result<(), Fault> {
+        let limit = self.lanes.appetite(key);
+        let pending = self.store.pending(&key.0, &key.1, limit).await?;
+        self.lanes.offer(key, pending, limit);
+        Ok(())
+    }
+
+    /// Gives back the claims of those that have nothing left.
+    async fn let_go(&mut self) -> Result<(), Fault> {
+        let done: Vec<Key> = self
+            .lanes
+            .keys()
+            .filter(|key| self.lanes.is_done(key))
+            .cloned()
+            .collect();
+        for key in &done {
+            self.lanes.remove(key);
+            self.store.release(&self.worker, &key.0, &key.1).await?;
+        }
+        Ok(())
+    }
+
+    async fn give_back(&mut self) {
+        let keys: Vec<Key> = self.lanes.keys().cloned().collect();
+        for key in keys {
+            if let Err(fault) = self.store.release(&self.worker, &key.0, &key.1).await {
+                tracing::warn!(%fault, "a claim was not given back: it will run out");
+                return;
+            }
+        }
+    }
+
+    fn attempt(&self, shared: &Shared, delivery: Delivery) -> BoxFuture<'static, End> {
+        let endpoint = self.endpoints.get(&delivery.app, &delivery.endpoint);
+        let (shared, schedules) = (shared.clone(), self.schedules.clone());
+        async move {
+            let at_ms = clock::unix_millis();
+            let started = Instant::now();
+            let target = endpoint
+                .as_ref()
+                .filter(|endpoint| endpoint.enabled)
+                .and_then(|endpoint| Some((endpoint, endpoint.url(delivery.source)?)));
+            let (verdict, status, note) = match target {
+                None => (
+                    Verdict::Failed { retry_after: None },
+                    None,
+                    "The endpoint is not configured any more, or disabled.".to_owned(),
+                ),
+                Some((endpoint, url)) => {
+                    let headers =
+                        sign::headers(endpoint, &delivery.id, at_ms / 1000, delivery.body.as_bytes());
+                    let body = Bytes::from(delivery.body.clone());
+                    match shared.egress.post(url, headers, body, shared.time).await {
+                        Ok(received) => (
+                            Verdict::of(received.status, received.retry_after),
+                            Some(received.status),
+                            received.note,
+                        ),
+                        Err(failure) => (Verdict::Failed { retry_after: None }, None, failure.note),
+                    }
+                }
+            };
+            let took_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
+            let is_short = endpoint.is_some_and(|endpoint| endpoint.short_retries);
+            let next = schedules.of(is_short).next(
+                verdict,
+                delivery.attempts + 1,
+                delivery.created_at_ms,
+                clock::unix_millis(),
+                rand::random(),
+            );
+            End {
+                key: (delivery.app.clone(), delivery.endpoint.clone()),
+                seq: delivery.seq,
+                verdict,
+                finished: Finished {
+                    app: delivery.app,
+                    endpoint: delivery.endpoint,
+                    seq: delivery.seq,
+                    attempt: Attempt {
+                        at_ms,
+                        took_ms,
+                        status,
+                        note,
+                    },
+                    next,
+                },
+            }
+        }
+        .boxed()
+    }
+}
+
+/// What every attempt needs.
+#[derive(Clone)]
+struct Shared {
+    egress: Egress,
+    time: Duration,
+}
+
+fn key(claim: Claim) -> Key {
+    (claim.app, claim.endpoint)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

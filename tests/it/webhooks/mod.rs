@@ -1,0 +1,50 @@
+//! What customers are told of their channels, as their endpoints receive it.
+
+mod events;
+mod failures;
+mod receiver;
+mod yalgaar;
+
+use self::receiver::{Receiver, Request};
+use crate::world::{App, World};
+use serde_json::{Value, json};
+
+/// Endpoints on this machine are allowed, and everything is quicker than customers would like it.
+const QUICK: &str = "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nsettle_ms = 300\n\
+                     retry_schedule_ms = [0, 100, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]\ntimeout_ms = 2000";
+
+/// An endpoint that does not wait for company.
+fn endpoint(url: &str) -> String {
+    format!("url = \"{url}\"\nformat = \"pusher\"\nbatch_ms = 0\n")
+}
+
+fn world(app: &App) -> World {
+    World::builder().config(QUICK).app(app).start()
+}
+
+/// An app with one endpoint of the Pusher format, and its world.
+fn scene(receiver: &Receiver, more: &str) -> (World, App) {
+    let lines = endpoint(&receiver.url("/hook")) + more;
+    let app = App::new(1).webhook(&lines);
+    (world(&app), app)
+}
+
+impl Receiver {
+    /// The next events, whatever requests they come in.
+    async fn events(&mut self, count: usize) -> Vec<Value> {
+        let mut events = Vec::new();
+        while events.len() < count {
+            events.extend(self.next().await.events());
+        }
+        assert_eq!(events.len(), count, "{events:?}");
+        events
+    }
+}
+
+fn occupied(channel: &str) -> Value {
+    json!({ "name": "channel_occupied", "channel": channel })
+}
+
+fn vacated(channel: &str) -> Value {
+    json!({ "name": "channel_vacated", "channel": channel })
+}

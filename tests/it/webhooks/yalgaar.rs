@@ -1,0 +1,65 @@
+//! The Yalgaar format, read as its reference says.
+
+use super::receiver::Receiver;
+use super::world;
+use crate::client::Client;
+use crate::sign::{hmac_sha256_hex, unix_now};
+use crate::world::App;
+use serde_json::{Value, json};
+
+/// The source of a request and its data, without the times, which are looked at here.
+fn read(app: &App, request: &super::Request) -> (String, Vec<Value>) {
+    let signature = hmac_sha256_hex(&app.secret, &request.body);
+    assert_eq!(request.header("x-pusher-signature"), Some(signature.as_str()));
+    let mut body = request.json();
+    assert_eq!(body.as_object().map(serde_json::Map::len), Some(1));
+    let mut items = body["items"].take();
+    assert_eq!(items.as_object().map(serde_json::Map::len), Some(3), "{items}");
+    assert_eq!(items["clientKey"], app.key.as_str());
+    let mut data = items["data"].as_array().expect("a list").clone();
+    for item in &mut data {
+        let timestamp = item["timestamp"].take();
+        let seconds: i64 = timestamp
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .expect("decimal seconds as a string");
+        assert!((seconds - unix_now()).abs() < 60);
+        item.as_object_mut().expect("an object").remove("timestamp");
+    }
+    let source = items["source"].take();
+    (source.as_str().expect("a text").to_owned(), data)
+}
+
+#[tokio::test]
+async fn every_message_is_told_whoever_published_it() {
+    let mut receiver = Receiver::start();
+    let lines = format!(
+        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 0\n",
+        receiver.url("/message")
+    );
+    let app = App::new(1).webhook(&lines);
+    let world = world(&app);
+    let mut client = Client::connect(&world, &app).await;
+    client.join("presence-a", "ann").await;
+    client.subscribe("private-a").await;
+    world.publish(&app, "news", "e", "{\"n\": 1}").await;
+    client.trigger("presence-a", "client-x", json!({ "n": 2 })).await;
+    client.trigger("private-a", "client-x", json!("text")).await;
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let request = receiver.next().await;
+        assert_eq!(request.path, "/message");
+        let (source, data) = read(&app, &request);
+        assert_eq!(source, "Message");
+        told.extend(data);
+    }
+    told.sort_by_key(|item| item["channel"].to_string());
+    assert_eq!(
+        told,
+        [
+            json!({ "channel": "news", "uuid": "", "message": "{\"n\": 1}" }),
+            json!({ "channel": "presence-a", "uuid": "ann", "message": "{\"n\":2}" }),
+            json!({ "channel": "private-a", "uuid": client.socket_id, "message": "text" }),
+        ]
+    );
+}
