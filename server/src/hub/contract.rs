@@ -103,6 +103,7 @@ impl Suite<'_> {
                 generation: 0,
             },
             member: None,
+            bound: None,
             since,
         });
     }
@@ -153,6 +154,7 @@ impl Suite<'_> {
             app: app.clone(),
             channel: ChannelKey::new(app.num, channel.parse().unwrap()),
             user_id: None,
+            bound: None,
         });
     }
 

@@ -93,6 +93,7 @@ async fn members_come_and_go_by_user(presence: &dyn Presence, told: &Told<String
             channel: channel.clone(),
             connection: connection(slot),
             member,
+            bound: None,
             since: None,
         });
         let answer = format!("{slot} ");
@@ -104,6 +105,7 @@ async fn members_come_and_go_by_user(presence: &dyn Presence, told: &Told<String
             app: app.clone(),
             channel: channel.clone(),
             user_id,
+            bound: None,
         });
     };
 
@@ -159,6 +161,7 @@ async fn counts_and_lists_are_exact(presence: &dyn Presence, told: &Told<String>
             channel,
             connection: connection(slot),
             member: None,
+            bound: None,
             since: None,
         });
     };
@@ -198,6 +201,7 @@ async fn counts_and_lists_are_exact(presence: &dyn Presence, told: &Told<String>
         app: app.clone(),
         channel: ChannelKey::new(app.num, "b".parse().unwrap()),
         user_id: None,
+        bound: None,
     });
     eventually("b is vacated", async || list("").await == both[..1]).await;
     told.take();

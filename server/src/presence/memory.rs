@@ -231,7 +231,13 @@ impl Presence for MemoryPresence {
         let answer = self.add_member(&join, channel).map(|members| {
             channel.connections += 1;
             let user_id = join.member.as_ref().map(|member| member.user_id.clone());
+            if let Some(bound) = &join.bound {
+                let uuid = bound.as_str().into();
+                self.outbox
+                    .append(&join.app.id, join.channel.name(), ChannelEvent::Bound { uuid });
+            }
             Joined {
+                bound: join.bound.clone(),
                 members,
                 cache: self.cache(&join, channel),
                 user_id,
@@ -255,6 +261,14 @@ impl Presence for MemoryPresence {
             return;
         };
         channel.connections = channel.connections.saturating_sub(1);
+        if let Some(bound) = &leave.bound {
+            let uuid = bound.as_str().into();
+            self.outbox.append(
+                &leave.app.id,
+                leave.channel.name(),
+                ChannelEvent::Unbound { uuid },
+            );
+        }
         if let Some(user_id) = leave.user_id
             && let Entry::Occupied(mut member) = channel.members.entry(user_id)
         {

@@ -40,6 +40,8 @@ pub struct Join {
     pub connection: ConnectionRef,
     /// On presence channels.
     pub member: Option<PresenceMember>,
+    /// As whom it is bound, where the app's webhooks tell of every subscription.
+    pub bound: Option<UserId>,
     /// What of the past the joiner wants, on a channel with history; elsewhere it is answered by "not recovered". At most
     /// [`MAX_RECOVERED`] are given.
     pub since: Option<Since>,
@@ -57,6 +59,8 @@ pub struct Joined {
     pub cache: Cache,
     /// The user as whom the connection is in the channel.
     pub user_id: Option<UserId>,
+    /// As whom it was told to be bound.
+    pub bound: Option<UserId>,
     /// On a channel with history, or if the joiner asked for its past.
     pub recovery: Option<Recovery>,
     /// The number of subscribers, where it was announced so early that the joiner cannot have heard it.
@@ -95,6 +99,8 @@ pub struct Leave {
     pub app: Arc<App>,
     pub channel: Arc<ChannelKey>,
     pub user_id: Option<UserId>,
+    /// As [`Joined::bound`] said.
+    pub bound: Option<UserId>,
 }
 
 /// A page of an app's occupied channels.

@@ -63,6 +63,8 @@ pub struct Sender {
     /// Names this worker in the store.
     worker: String,
     time: Duration,
+    /// How long an endpoint may take nothing; zero: for ever.
+    disable_after: Duration,
     lanes: Lanes,
     ends: Vec<End>,
     renewed_at: Instant,
@@ -85,6 +87,7 @@ impl Sender {
             schedules: Schedules::new(section),
             worker: format!("{:016x}", rand::random::<u64>()),
             time: section.timeout,
+            disable_after: section.disable_after,
             lanes: Lanes::new(Places {
                 all: section.max_in_flight,
                 of_an_endpoint: section.max_in_flight_per_endpoint,
@@ -166,14 +169,23 @@ impl Sender {
                 retry_at_ms,
                 now_ms,
             );
-            if end.verdict == Verdict::Gone {
-                tracing::info!(app = %end.key.0, endpoint = %end.key.1, "an endpoint says that it is gone: it is disabled");
+            if end.verdict == Verdict::Gone || self.has_failed_for_too_long(&end, now_ms).await? {
+                tracing::info!(app = %end.key.0, endpoint = %end.key.1, "an endpoint is gone, or has taken nothing for too long: it is disabled");
                 self.store.disable(&end.key.0, &end.key.1, now_ms).await?;
                 self.lanes.remove(&end.key);
             }
         }
         self.load_more().await?;
         self.let_go().await
+    }
+
+    async fn has_failed_for_too_long(&self, end: &End, now_ms: u64) -> Result<bool, Fault> {
+        if end.verdict == Verdict::Taken || self.disable_after.is_zero() {
+            return Ok(false);
+        }
+        let state = self.store.endpoint_state(&end.key.0, &end.key.1).await?;
+        let since_ms = state.failing_since_ms.unwrap_or(now_ms);
+        Ok(since_ms.saturating_add(millis(self.disable_after)) <= now_ms)
     }
 
     async fn renew(&mut self) -> Result<(), Fault> {

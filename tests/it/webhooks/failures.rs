@@ -1,9 +1,9 @@
 //! Endpoints that fail, stall, come back or are beyond help.
 
 use super::receiver::{Receiver, Reply};
-use super::{endpoint, occupied, scene, world};
+use super::{QUICK, endpoint, occupied, scene, world};
 use crate::client::Client;
-use crate::world::App;
+use crate::world::{App, World};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -126,4 +126,45 @@ async fn every_event_reaches_an_endpoint_that_fails_now_and_then_and_each_channe
             *expected += 1;
         }
     }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_gone_is_asked_nothing_more() {
+    let mut receiver = Receiver::with(|_| Reply::status(410));
+    let (world, app) = scene(&receiver, "");
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    receiver.next().await;
+    // What was under way when it said so may still come.
+    for number in 0.. {
+        assert!(number < 3, "it is asked on");
+        client.subscribe(&format!("later-{number}")).await;
+        if receiver.next_within(Duration::from_secs(2)).await.is_none() {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_has_taken_nothing_for_too_long_is_disabled() {
+    let mut receiver = Receiver::with(|_| Reply::status(500));
+    let app = App::new(1).webhook(&endpoint(&receiver.url("/")));
+    let world = World::builder()
+        .config(&format!("{QUICK}\ndisable_after_s = 1"))
+        .app(&app)
+        .start();
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let first = receiver.next().await;
+    let mut last = first.at;
+    while let Some(request) = receiver.next_within(Duration::from_secs(7)).await {
+        last = request.at;
+    }
+    let tried_for = last - first.at;
+    assert!(
+        tried_for >= Duration::from_millis(300),
+        "given up after {tried_for:?}"
+    );
+    client.subscribe("later").await;
+    assert!(receiver.next_within(Duration::from_secs(2)).await.is_none());
 }

@@ -4,6 +4,7 @@ use super::receiver::Receiver;
 use super::world;
 use crate::client::Client;
 use crate::sign::{hmac_sha256_hex, unix_now};
+use crate::topology::{Topology, report_exception};
 use crate::world::App;
 use serde_json::{Value, json};
 
@@ -62,4 +63,55 @@ async fn every_message_is_told_whoever_published_it() {
             json!({ "channel": "private-a", "uuid": client.socket_id, "message": "text" }),
         ]
     );
+}
+
+#[tokio::test]
+async fn every_subscription_is_bound_and_unbound_by_whoever_it_is() {
+    if Topology::of_this_run() == Topology::Cluster {
+        return report_exception("binds and unbinds are told by a platform of one node only, as yet");
+    }
+    let mut receiver = Receiver::start();
+    let lines = format!(
+        "format = \"yalgaar\"\npresence_url = \"{}\"\nbatch_ms = 0\n",
+        receiver.url("/presence")
+    );
+    let app = App::new(1).webhook(&lines);
+    let world = world(&app);
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("news").await;
+    client.join("presence-a", "ann").await;
+    let mut signed_in = Client::connect(&world, &app).await;
+    signed_in.sign_in("bob").await;
+    signed_in.subscribe("news").await;
+    let socket_id = client.socket_id.clone();
+    client.unsubscribe("news").await;
+    client.leave().await;
+    signed_in.leave().await;
+    let mut told = Vec::new();
+    while told.len() < 6 {
+        let request = receiver.next().await;
+        assert_eq!(request.path, "/presence");
+        let (source, data) = read(&app, &request);
+        assert_eq!(source, "Presence");
+        told.extend(data);
+    }
+    let item = |channel: &str, uuid: &str, action: &str| json!({ "channel": channel, "uuid": uuid, "action": action });
+    let mut expected = Vec::new();
+    for (channel, uuid) in [("news", &*socket_id), ("presence-a", "ann"), ("news", "bob")] {
+        for action in ["bind", "unbind"] {
+            expected.push(item(channel, uuid, action));
+            // Of one subscription the beginning comes first.
+            let place = |action: &str| {
+                told.iter()
+                    .position(|other| *other == item(channel, uuid, action))
+            };
+            assert!(
+                place("bind").is_some() && place("bind") < place("unbind"),
+                "{told:?}"
+            );
+        }
+    }
+    told.sort_by_key(ToString::to_string);
+    expected.sort_by_key(ToString::to_string);
+    assert_eq!(told, expected);
 }

@@ -171,6 +171,8 @@ impl Held {
                     members: members.clone(),
                     cache: answer.cache,
                     user_id: answer.waiting.user_id,
+                    // Who is bound is not shared between nodes yet.
+                    bound: None,
                     recovery: answer.recovery,
                     count: answer.count,
                 }),

@@ -10,6 +10,7 @@ use dunlin_protocol::pusher::presence::PresenceMember;
 use super::Shard;
 use super::connection::{Membership, PENDING};
 use crate::apps::App;
+use crate::apps::wanted::News;
 use crate::hub::session;
 use crate::presence::{Cache, ConnectionRef, Join, JoinRefusal, Joined, Leave, Since};
 use crate::storage::keys::{ChannelKey, KeyRef};
@@ -49,7 +50,7 @@ impl Shard {
             let membership = Membership {
                 channel: index,
                 position: PENDING,
-                user_id: None,
+                name: None,
             };
             if connection.memberships.capacity() == 0 {
                 // Most connections have very few; the default growth would reserve four.
@@ -57,11 +58,13 @@ impl Shard {
             }
             connection.memberships.insert(place, membership);
         }
+        let bound = connection.bound_as(key.name(), member.as_ref());
         self.services.presence.join(Join {
             app,
             channel: key,
             connection: at,
             member,
+            bound,
             since,
         });
     }
@@ -149,10 +152,15 @@ impl Shard {
             }
             let channel = &self.channels[membership.channel as usize];
             if let (Some(app), Some(key)) = (channel.app.clone(), channel.key.clone()) {
+                let bound = membership
+                    .name
+                    .clone()
+                    .filter(|_| app.wanted.any(News::BINDS) && !key.name().kind().is_user());
                 self.services.presence.leave(Leave {
+                    user_id: membership.name.filter(|_| key.name().kind().is_presence()),
                     app,
                     channel: key,
-                    user_id: membership.user_id,
+                    bound,
                 });
             }
         }
@@ -194,6 +202,7 @@ impl Shard {
                     app: Arc::clone(app),
                     channel: Arc::clone(key),
                     user_id: joined.user_id,
+                    bound: joined.bound,
                 };
                 self.services.presence.leave(leave);
             }
@@ -246,7 +255,7 @@ impl Shard {
         if let Some(connection) = self.connection(to) {
             let membership = &mut connection.memberships[place];
             membership.position = position;
-            membership.user_id = joined.user_id;
+            membership.name = joined.user_id.or(joined.bound);
         }
         if let Some(recovery) = &joined.recovery {
             self.recover(to.slot, name.as_str(), recovery);

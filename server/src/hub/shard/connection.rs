@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
-use dunlin_protocol::names::UserId;
+use dunlin_protocol::names::{ChannelName, UserId};
+use dunlin_protocol::pusher::presence::PresenceMember;
 
 use super::Bounds;
 use super::quota::{ADMISSION_TIMEOUT_S, Place};
+use crate::apps::wanted::News;
 use crate::hub::outbox::Outbox;
 use crate::hub::session::Session;
 use crate::hub::socket::Socket;
@@ -59,7 +61,8 @@ pub(super) struct Membership {
     pub(super) channel: u32,
     /// Index in the channel's list, or [`PENDING`].
     pub(super) position: u32,
-    pub(super) user_id: Option<UserId>,
+    /// As whom it is there: the user of a presence channel; elsewhere, whom webhooks told to be bound.
+    pub(super) name: Option<UserId>,
 }
 
 pub(super) const PENDING: u32 = u32::MAX;
@@ -70,6 +73,18 @@ pub(super) fn place(memberships: &[Membership], channel: u32) -> Result<usize, u
 }
 
 impl Connection {
+    /// As whom webhooks tell this connection to be bound to a channel, if they do: the member, who is signed in, or itself.
+    pub(super) fn bound_as(&self, channel: &ChannelName, member: Option<&PresenceMember>) -> Option<UserId> {
+        if !self.session.app.wanted.any(News::BINDS) || channel.kind().is_user() {
+            return None;
+        }
+        let user = member
+            .map(|member| &member.user_id)
+            .or_else(|| self.session.user().map(|user| &user.id));
+        user.cloned()
+            .or_else(|| self.session.socket_id.to_string().parse().ok())
+    }
+
     pub(super) fn place(&self, channel: u32) -> Result<usize, usize> {
         place(&self.memberships, channel)
     }

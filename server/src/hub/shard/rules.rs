@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use dunlin_protocol::names::{ChannelName, UserId};
+use dunlin_protocol::names::{ChannelKind, ChannelName, UserId};
 use dunlin_protocol::pusher::codes::CloseCode;
 use dunlin_protocol::pusher::outgoing;
 
@@ -27,14 +27,15 @@ struct View<'a> {
 }
 
 impl Subscriptions for View<'_> {
-    fn find(&self, channel: &str) -> Option<Subscription> {
-        let channel = *self.channels.get(KeyRef::new(self.app, channel))?;
+    fn find(&self, name: &str) -> Option<Subscription> {
+        let channel = *self.channels.get(KeyRef::new(self.app, name))?;
         let membership = &self.memberships[place(self.memberships, channel).ok()?];
         Some(if membership.position == PENDING {
             Subscription::Pending
         } else {
+            let is_member = ChannelKind::of(name).is_presence();
             Subscription::Joined {
-                user_id: membership.user_id.clone(),
+                user_id: membership.name.clone().filter(|_| is_member),
             }
         })
     }

@@ -245,6 +245,7 @@ impl Life {
                     channel: self.key(&channel),
                     connection: reference(connection),
                     member,
+                    bound: None,
                     since: None,
                 });
             }
@@ -287,6 +288,7 @@ impl Life {
                 app: Arc::clone(&self.app),
                 channel: self.key(&seat.channel),
                 user_id: user.map(|user| user.parse().expect("it came in under this name")),
+                bound: None,
             },
         );
     }

@@ -1,0 +1,86 @@
+//! A worker that is killed loses nothing, and makes nothing twice what was once.
+
+use super::QUICK;
+use super::receiver::Receiver;
+use crate::world::{App, DEADLINE, World};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+const CHANNELS: usize = 5;
+const ROUNDS: usize = 12;
+
+#[tokio::test]
+async fn a_worker_that_is_killed_again_and_again_delivers_everything_under_one_id_and_in_order() {
+    let mut receiver = Receiver::start();
+    let lines = format!(
+        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 20\nbatch_size = 5\n",
+        receiver.url("/")
+    );
+    let app = App::new(1).webhook(&lines);
+    let world = World::builder()
+        .config(QUICK)
+        .config("[redis]\nlease_ms = 1500\nlease_refresh_ms = 500")
+        .app(&app)
+        .nodes(2)
+        .node_env(0, "DUNLIN_WEBHOOKS__DELIVER", "false")
+        .troubled()
+        .start();
+    let (publisher, worker) = world.pair();
+    let published = Cell::new(0);
+    let is_over = Cell::new(false);
+    let publishing = async {
+        while !is_over.get() {
+            let number = published.get();
+            for channel in 0..CHANNELS {
+                let channel = format!("c-{channel}");
+                publisher.publish(&app, &channel, "e", &number.to_string()).await;
+            }
+            published.set(number + 1);
+        }
+    };
+    let mut requests = Vec::new();
+    let killing = async {
+        for round in 0..ROUNDS {
+            // At another point of its work in each round.
+            for _ in 0..=round * 3 {
+                requests.push(receiver.next_within(DEADLINE * 2).await.expect("it delivers"));
+            }
+            worker.kill();
+            worker.restart();
+        }
+        is_over.set(true);
+    };
+    tokio::join!(publishing, killing);
+
+    let expected = published.get() * CHANNELS;
+    // By channel and number: the deliveries in which it came.
+    let mut ids: BTreeMap<(String, usize), BTreeSet<String>> = BTreeMap::new();
+    let mut next: BTreeMap<String, usize> = BTreeMap::new();
+    let start = Instant::now();
+    let mut requests = requests.into_iter();
+    while ids.len() < expected {
+        let left = (DEADLINE * 6).saturating_sub(start.elapsed());
+        let request = match requests.next() {
+            Some(request) => Some(request),
+            None => receiver.next_within(left).await,
+        };
+        let request = request.unwrap_or_else(|| panic!("{} of {expected} have come", ids.len()));
+        for item in request.json()["items"]["data"].as_array().expect("a list") {
+            let channel = item["channel"].as_str().expect("a text").to_owned();
+            let number: usize = item["message"]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("a number");
+            let expected = next.entry(channel.clone()).or_default();
+            let came_in = ids.entry((channel.clone(), number)).or_default();
+            if came_in.is_empty() {
+                assert_eq!(number, *expected, "{channel}");
+                *expected += 1;
+            }
+            came_in.insert(request.id().to_owned());
+        }
+    }
+    let doubles: Vec<_> = ids.iter().filter(|(_, ids)| ids.len() > 1).collect();
+    assert!(doubles.is_empty(), "one event, several deliveries: {doubles:?}");
+}
