@@ -94,12 +94,14 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "node",
-        about: "pusher-js 8 and 4, alone and with our recovery.js, and the server library pusher, in Node",
+        about: "pusher-js 8 and 4, alone and with our recovery.js, the server library pusher, and standardwebhooks, in Node",
         needs: &[NODE, NPM],
         kind: client(
             "node",
             NPM_CI,
-            &["node", "run.js", "library", "channels", "restart", "history"],
+            &[
+                "node", "run.js", "library", "webhooks", "channels", "restart", "history",
+            ],
         ),
     },
     Layer {
@@ -116,7 +118,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "go",
-        about: "the server library pusher-http-go 5",
+        about: "the server library pusher-http-go 5, and standard-webhooks/libraries",
         needs: &[GO],
         kind: client("go", &["go", "mod", "download"], &["go", "run", "./v5"]),
     },
@@ -128,13 +130,13 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         name: "python",
-        about: "the server library pusher and the client Pysher",
+        about: "the server library pusher, the client Pysher, and standardwebhooks",
         needs: &[PYTHON],
         kind: client("python", PIP, &["{venv}/bin/python", "suite.py"]),
     },
     Layer {
         name: "java",
-        about: "pusher-http-java and pusher-java-client",
+        about: "pusher-http-java, pusher-java-client, and com.standardwebhooks",
         needs: &[JAVA, MAVEN],
         kind: client("java", &[], MAVEN_RUN),
     },
@@ -142,7 +144,11 @@ const LAYERS: &[Layer] = &[
         name: "node-2",
         about: "the layer node on two nodes behind nginx",
         needs: &[NODE, NPM, REDIS, NGINX],
-        kind: across("node", NPM_CI, &["node", "run.js", "library", "channels"]),
+        kind: across(
+            "node",
+            NPM_CI,
+            &["node", "run.js", "library", "webhooks", "channels"],
+        ),
     },
     Layer {
         name: "echo-2",

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ const START_DEADLINE: Duration = Duration::from_secs(20);
 const LOG_TAIL: usize = 20;
 
 /// The apps of the configuration file: the prefix of their environment variables, and what the file says.
-const APPS: [(&str, &str); 4] = [
+const APPS: [(&str, &str); 5] = [
     (
         "DUNLIN_TEST",
         "id = \"1001\"\nkey = \"main-key\"\nsecret = \"main-secret\"",
@@ -33,7 +34,22 @@ const APPS: [(&str, &str); 4] = [
         "id = \"1004\"\nkey = \"history-key\"\nsecret = \"history-secret\"\n\
          history = [{ channels = \"tiny-*\", size = 5, age_s = 600 }, { channels = \"*\", size = 1000, age_s = 600 }]",
     ),
+    (
+        "DUNLIN_TEST_WEBHOOKS",
+        "id = \"1005\"\nkey = \"webhooks-key\"\nsecret = \"webhooks-secret\"\n\
+         [[apps.webhooks]]\nurl = \"http://127.0.0.1:{receiver}/app-secret\"\n\
+         [[apps.webhooks]]\nurl = \"http://127.0.0.1:{receiver}/own-secret\"\n\
+         secret = \"{secret}\"\nprevious_secret = \"{previous}\"",
+    ),
 ];
+
+/// The suites are on this machine, and have no time to wait for members who might return.
+const WEBHOOKS: &str = "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nsettle_ms = 300\n";
+/// Of the endpoint that is about to change its secret: the new one and the old one.
+const ENDPOINT_SECRET: &str = "whsec_bmV3IHNlY3JldCBvZiB0aGlydHktdHdvIGJ5dGVzICE=";
+const ENDPOINT_PREVIOUS_SECRET: &str = "whsec_b2xkIHNlY3JldCBvZiB0aGlydHktdHdvIGJ5dGVzICE=";
+/// Below those that systems give to outgoing connections, so that none of them takes a port before its suite listens.
+const RECEIVER_PORTS: Range<u16> = 20_000..30_000;
 
 /// The app that a server has in development when none is configured.
 const READY_MADE: [(&str, &str); 1] = [(
@@ -48,6 +64,7 @@ pub(crate) struct Server {
     binary: PathBuf,
     config: Option<PathBuf>,
     apps: &'static [(&'static str, &'static str)],
+    receiver: Option<u16>,
     port: u16,
     metrics_port: u16,
     log: PathBuf,
@@ -59,15 +76,27 @@ impl Server {
     /// # Errors
     /// The directory cannot be written, or the server ends or stays not ready; the text holds the end of its log.
     pub(crate) fn start(binary: &Path, scratch: &Path) -> Result<Self> {
-        Self::spawn(binary, scratch, Some(&apps()), None, &APPS)
+        Self::start_with_apps(binary, scratch, None, receiver_port()?)
     }
 
-    /// The same as one node of the cluster of that Redis.
+    /// The same as one node of the cluster of that Redis. What the apps' endpoints are told goes to the port `receiver`,
+    /// which all nodes have to agree on.
     ///
     /// # Errors
     /// As `start`.
-    pub(crate) fn start_in_cluster(binary: &Path, scratch: &Path, redis: &str) -> Result<Self> {
-        Self::spawn(binary, scratch, Some(&apps()), Some(redis), &APPS)
+    pub(crate) fn start_in_cluster(
+        binary: &Path,
+        scratch: &Path,
+        redis: &str,
+        receiver: u16,
+    ) -> Result<Self> {
+        Self::start_with_apps(binary, scratch, Some(redis), receiver)
+    }
+
+    fn start_with_apps(binary: &Path, scratch: &Path, redis: Option<&str>, receiver: u16) -> Result<Self> {
+        let mut server = Self::spawn(binary, scratch, Some(&apps(receiver)), redis, &APPS)?;
+        server.receiver = Some(receiver);
+        Ok(server)
     }
 
     /// Starts the binary with `config` as its file, in the cluster of that Redis if one is named; no suite is told of
@@ -139,6 +168,7 @@ impl Server {
             binary: binary.to_path_buf(),
             config,
             apps,
+            receiver: None,
             port,
             metrics_port: metrics,
             log,
@@ -187,8 +217,22 @@ impl Server {
         if let Some(config) = &self.config {
             variables.push(("DUNLIN_TEST_CONFIG".to_owned(), config.display().to_string()));
         }
+        if let Some(port) = self.receiver {
+            variables.extend([
+                ("DUNLIN_TEST_RECEIVER_PORT".to_owned(), port.to_string()),
+                (
+                    "DUNLIN_TEST_RECEIVER_SECRET".to_owned(),
+                    ENDPOINT_SECRET.to_owned(),
+                ),
+                (
+                    "DUNLIN_TEST_RECEIVER_PREVIOUS_SECRET".to_owned(),
+                    ENDPOINT_PREVIOUS_SECRET.to_owned(),
+                ),
+            ]);
+        }
         for (prefix, app) in self.apps {
-            for line in app.lines() {
+            // Endpoints follow, with secrets of their own.
+            for line in app.lines().take_while(|line| !line.starts_with('[')) {
                 if let Some((name @ ("id" | "key" | "secret"), value)) = line.split_once(" = ") {
                     variables.push((
                         format!("{prefix}_APP_{}", name.to_uppercase()),
@@ -254,10 +298,30 @@ impl Drop for Server {
     }
 }
 
-/// The configuration that holds the apps.
-fn apps() -> String {
-    let apps = APPS.iter().map(|(_, app)| format!("[[apps]]\n{app}\n"));
-    apps.collect::<Vec<_>>().join("\n")
+/// The configuration that holds the apps, with endpoints on the port `receiver`.
+fn apps(receiver: u16) -> String {
+    let apps = APPS.iter().map(|(_, app)| format!("\n[[apps]]\n{app}\n"));
+    let apps: String = apps.collect();
+    let apps = apps
+        .replace("{receiver}", &receiver.to_string())
+        .replace("{secret}", ENDPOINT_SECRET)
+        .replace("{previous}", ENDPOINT_PREVIOUS_SECRET);
+    format!("{WEBHOOKS}{apps}")
+}
+
+/// A port that nobody listens on and that stays free for as long as a suite needs to compile.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn receiver_port() -> Result<u16> {
+    // Runs of this program at the same time begin at different places.
+    let width = u32::from(RECEIVER_PORTS.end - RECEIVER_PORTS.start);
+    let begin = std::process::id().wrapping_mul(7919) % width;
+    (0..width)
+        .filter_map(|step| u16::try_from((begin + step) % width).ok())
+        .map(|offset| RECEIVER_PORTS.start + offset)
+        .find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok())
+        .context("no free port for a receiver")
 }
 
 /// Three ports that nobody listens on; held together while they are chosen, so that they differ.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::redis::Redis;
 use crate::root;
-use crate::server::{Server, free_ports};
+use crate::server::{Server, free_ports, receiver_port};
 
 const START_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -33,7 +33,8 @@ impl Several {
         fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let redis = Redis::start(scratch)?;
         let url = redis.url();
-        let node = |name| Server::start_in_cluster(binary, &scratch.join(name), &url);
+        let receiver = receiver_port()?;
+        let node = |name| Server::start_in_cluster(binary, &scratch.join(name), &url, receiver);
         let servers = [node("node-1")?, node("node-2")?];
         let [port, ..] = free_ports()?;
         let addresses = [servers[0].addr(), servers[1].addr()];

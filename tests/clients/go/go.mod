@@ -6,6 +6,7 @@ require (
 	github.com/gorilla/websocket v1.5.3
 	github.com/pusher/pusher-http-go v1.3.0
 	github.com/pusher/pusher-http-go/v5 v5.1.1
+	github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
 	golang.org/x/crypto v0.0.0-20200709230013-948cd5f35899
 )
 

@@ -8,7 +8,7 @@ const Client = createRequire(import.meta.url)("pusher-js");
 const pusher = library();
 const clients = [];
 
-async function connect(credentials = main) {
+export async function connect(credentials = main) {
   const owner = library(credentials);
   const client = new Client(credentials.key, {
     cluster: "test", wsHost: host, wsPort: port, forceTLS: false, enabledTransports: ["ws"], enableStats: false,
@@ -23,7 +23,7 @@ async function connect(credentials = main) {
   return client;
 }
 
-async function subscribe(client, name) {
+export async function subscribe(client, name) {
   const channel = client.subscribe(name);
   record(channel);
   await until(`the subscription to ${name}`, () => channel.subscribed);

@@ -19,6 +19,14 @@ export const disabled = app("DUNLIN_TEST_DISABLED");
 /** All of its channels keep 1000 events, those beginning with `tiny-` 5. */
 export const kept = app("DUNLIN_TEST_HISTORY");
 
+/** What happens in it is told to the receiver, to `/app-secret` with no secret but the app's and to `/own-secret` with both of these. */
+export const told = app("DUNLIN_TEST_WEBHOOKS");
+export const receiver = {
+  port: Number(required("DUNLIN_TEST_RECEIVER_PORT")),
+  secret: required("DUNLIN_TEST_RECEIVER_SECRET"),
+  previousSecret: required("DUNLIN_TEST_RECEIVER_PREVIOUS_SECRET"),
+};
+
 export const encryptionMasterKeyBase64 = Buffer.alloc(32, "k").toString("base64");
 
 /** The official server library, pointed at the server under test. */

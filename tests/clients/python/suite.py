@@ -1,4 +1,5 @@
-"""The Python server library `pusher` 3.3.4 and the client `Pysher` 1.0.8, unmodified, against the server under test."""
+"""The Python server library `pusher` 3.3.4, the client `Pysher` 1.0.8 and `standardwebhooks` 1.1.0, unmodified, against the
+server under test."""
 
 import base64
 import hashlib
@@ -15,6 +16,9 @@ import pusher
 import pysher
 import websocket
 from pusher import errors
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from receiver import Receiver
 
 DEADLINE = 10  # seconds
 
@@ -29,6 +33,7 @@ def required(name):
 HOST, PORT = required("DUNLIN_TEST_HOST"), int(required("DUNLIN_TEST_PORT"))
 APP = {name: required(f"DUNLIN_TEST_APP_{name.upper()}") for name in ("id", "key", "secret")}
 DISABLED = {name: required(f"DUNLIN_TEST_DISABLED_APP_{name.upper()}") for name in ("id", "key", "secret")}
+TOLD = {name: required(f"DUNLIN_TEST_WEBHOOKS_APP_{name.upper()}") for name in ("id", "key", "secret")}
 MASTER_KEY = b"a master key of thirty-two bytes"
 
 failed = []
@@ -71,8 +76,8 @@ def library(app=None, **options):
 class Subscriber:
     """One raw connection that remembers every frame."""
 
-    def __init__(self):
-        url = f"ws://{HOST}:{PORT}/app/{APP['key']}?protocol=7&client=python&version=1.0"
+    def __init__(self, app=None):
+        url = f"ws://{HOST}:{PORT}/app/{(app or APP)['key']}?protocol=7&client=python&version=1.0"
         self.socket = websocket.create_connection(url, timeout=DEADLINE)
         self.seen = []
         self.id = json.loads(self.expect("pusher:connection_established")["data"])["socket_id"]
@@ -219,5 +224,92 @@ with behaviour("Pysher subscribes to public, private and presence channels and e
     equal(json.loads(heard["published"]), {"n": 1})
     app.disconnect(DEADLINE)
     ann.expect("pusher_internal:member_removed", "presence-python")
+
+
+def whsec(secret):
+    return "whsec_" + base64.b64encode(secret.encode()).decode()
+
+
+def changed(text, index=-1):
+    """The text with one character of it changed."""
+    index %= len(text)
+    return text[:index] + ("1" if text[index] == "0" else "0") + text[index + 1:]
+
+
+def news(bodies):
+    """The events of the channel, sorted, and without the counts, of which there are more or fewer."""
+    events = [event for body in bodies for event in body["events"]
+              if event["channel"] == HOOKED and event["name"] != "subscription_count"]
+    return sorted(events, key=lambda event: (event["name"], event.get("user_id", "")))
+
+
+HOOKED = f"presence-hooks-{time.time_ns()}"
+NEW_SECRET, OLD_SECRET = required("DUNLIN_TEST_RECEIVER_SECRET"), required("DUNLIN_TEST_RECEIVER_PREVIOUS_SECRET")
+receiver = Receiver(int(required("DUNLIN_TEST_RECEIVER_PORT")), DEADLINE)
+told, expected, of_app, of_endpoint = library(TOLD), [], [], []
+
+with behaviour("both endpoints are told when a channel is vacated"):
+    members = {user: Subscriber(TOLD) for user in ("10", "11")}
+    for user, member in members.items():
+        member.subscribe(HOOKED, **told.authenticate(HOOKED, member.id, {"user_id": user}))
+    members["10"].socket.send(json.dumps({"event": "client-typing", "channel": HOOKED, "data": {"at": 3}}))
+    members["11"].expect("client-typing", HOOKED)
+    for member in members.values():
+        member.socket.close()
+    expected = [
+        {"name": "channel_occupied", "channel": HOOKED},
+        {"name": "channel_vacated", "channel": HOOKED},
+        {"name": "client_event", "channel": HOOKED, "event": "client-typing", "data": '{"at":3}', "socket_id": members["10"].id, "user_id": "10"},
+        {"name": "member_added", "channel": HOOKED, "user_id": "10"},
+        {"name": "member_added", "channel": HOOKED, "user_id": "11"},
+        {"name": "member_removed", "channel": HOOKED, "user_id": "10"},
+        {"name": "member_removed", "channel": HOOKED, "user_id": "11"},
+    ]
+    of_app, of_endpoint = (receiver.told(path, HOOKED, len(expected)) for path in ("/app-secret", "/own-secret"))
+
+
+def validate(request, app=None, **other):
+    sent = {"key": request.headers["x-pusher-key"], "signature": request.headers["x-pusher-signature"], "body": request.body}
+    return library(app or TOLD).validate_webhook(**{**sent, **other})
+
+
+def refuses(secret, body, headers):
+    raises(WebhookVerificationError, "signature", lambda: Webhook(secret).verify(body, headers))
+
+
+with behaviour("validate_webhook takes what is signed and reads its events"):
+    for requests in (of_app, of_endpoint):
+        equal(news(validate(request) for request in requests), expected)
+
+with behaviour("validate_webhook refuses what is changed in body, signature or key"):
+    equal(len(of_app) > 0, True)
+    for request in of_app:
+        equal(validate(request, body=changed(request.body, request.body.index(HOOKED) + len(HOOKED) - 1)), None)
+        equal(validate(request, signature=changed(request.headers["x-pusher-signature"])), None)
+        equal(validate(request, key=changed(TOLD["key"])), None)
+        equal(validate(request, {**TOLD, "secret": "another"}), None)
+
+with behaviour("standardwebhooks verifies with the app's secret where an endpoint has none"):
+    equal(news(Webhook(whsec(TOLD["secret"])).verify(request.body, request.headers) for request in of_app), expected)
+    for request in of_app:
+        refuses(NEW_SECRET, request.body, request.headers)
+
+with behaviour("standardwebhooks verifies with the endpoint's secret and with the one before it"):
+    for secret in (NEW_SECRET, OLD_SECRET):
+        equal(news(Webhook(secret).verify(request.body, request.headers) for request in of_endpoint), expected)
+    for request in of_endpoint:
+        refuses(whsec(TOLD["secret"]), request.body, request.headers)
+
+with behaviour("standardwebhooks refuses what is changed"):
+    equal(len(of_endpoint) > 0, True)
+    for request in of_endpoint:
+        headers = request.headers
+        # Any of the signatures would do, so that both of them have to be wrong.
+        signatures = " ".join(changed(signature, len("v1,")) for signature in headers["webhook-signature"].split(" "))
+        for secret in (NEW_SECRET, OLD_SECRET):
+            refuses(secret, changed(request.body, request.body.index(HOOKED) + len(HOOKED) - 1), headers)
+            refuses(secret, request.body, {**headers, "webhook-id": changed(headers["webhook-id"])})
+            refuses(secret, request.body, {**headers, "webhook-timestamp": changed(headers["webhook-timestamp"])})
+            refuses(secret, request.body, {**headers, "webhook-signature": signatures})
 
 sys.exit(1 if failed else 0)

@@ -59,15 +59,24 @@ type Target struct {
 	Host      string // host:port
 	App       App
 	Disabled  App
+	Told      App // what happens in it is told to the receiver
+	Receiver  Endpoints
 	MasterKey string // 32 bytes
 }
+
+// Endpoints are those of Told, on this machine: `/app-secret` has no secret but the app's, `/own-secret` has both of these.
+type Endpoints struct{ Port, Secret, PreviousSecret string }
 
 // FromEnvironment reads the target and ends the program when it is not described.
 func FromEnvironment() Target {
 	return Target{
-		Host:      required("DUNLIN_TEST_HOST") + ":" + required("DUNLIN_TEST_PORT"),
-		App:       app("DUNLIN_TEST"),
-		Disabled:  app("DUNLIN_TEST_DISABLED"),
+		Host:     required("DUNLIN_TEST_HOST") + ":" + required("DUNLIN_TEST_PORT"),
+		App:      app("DUNLIN_TEST"),
+		Disabled: app("DUNLIN_TEST_DISABLED"),
+		Told:     app("DUNLIN_TEST_WEBHOOKS"),
+		Receiver: Endpoints{
+			required("DUNLIN_TEST_RECEIVER_PORT"), required("DUNLIN_TEST_RECEIVER_SECRET"), required("DUNLIN_TEST_RECEIVER_PREVIOUS_SECRET"),
+		},
 		MasterKey: "a master key of thirty-two bytes",
 	}
 }

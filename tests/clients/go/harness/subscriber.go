@@ -78,6 +78,16 @@ func (s *Subscriber) Send(event string, data any) error {
 	return s.conn.WriteJSON(map[string]any{"event": event, "data": data})
 }
 
+// SendOn sends a client event on a channel.
+func (s *Subscriber) SendOn(channel, event string, data any) error {
+	return s.conn.WriteJSON(map[string]any{"event": event, "channel": channel, "data": data})
+}
+
+// Close leaves all channels.
+func (s *Subscriber) Close() error {
+	return s.conn.Close()
+}
+
 // Subscribe subscribes with what an authorization endpoint answered (nil for a public channel) and waits for success.
 func (s *Subscriber) Subscribe(channel string, authorization []byte) (Frame, error) {
 	data := map[string]string{}

@@ -279,6 +279,7 @@ func main() {
 		)
 	})
 
+	webhooks(check, target)
 	check.Exit()
 }
 

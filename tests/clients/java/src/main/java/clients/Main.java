@@ -218,6 +218,7 @@ public final class Main {
 
         ann.disconnect();
         bob.disconnect();
+        new Webhooks(check).run();
         return check.exitCode();
     }
 
@@ -230,7 +231,7 @@ public final class Main {
         return new Pusher(key, options);
     }
 
-    private static PusherOptions options() {
+    static PusherOptions options() {
         return new PusherOptions().setHost(HOST).setWsPort(PORT).setUseTLS(false);
     }
 
@@ -238,7 +239,7 @@ public final class Main {
         return library(ID, KEY, secret);
     }
 
-    private static com.pusher.rest.Pusher library(String id, String key, String secret) {
+    static com.pusher.rest.Pusher library(String id, String key, String secret) {
         var library = new com.pusher.rest.Pusher(id, key, secret, MASTER_KEY);
         library.setHost(HOST + ":" + PORT);
         return library;
@@ -267,7 +268,7 @@ public final class Main {
         equal("answer", result.getHttpStatus() + " " + result.getMessage(), "200 " + body);
     }
 
-    private static String required(String name) {
+    static String required(String name) {
         String value = System.getenv(name);
         if (value == null) {
             System.err.println(name + " is not set: run this suite through `cargo xtask test`");
