@@ -4,6 +4,11 @@ import { createServer } from "node:http";
 import { until } from "./check.js";
 import { receiver } from "./target.js";
 
+/** The events of one channel, sorted, and without the counts, of which there are more or fewer. */
+export const news = (events, channel) => events
+  .filter((event) => event.channel === channel && event.name !== "subscription_count")
+  .sort((a, b) => `${a.name} ${a.user_id}`.localeCompare(`${b.name} ${b.user_id}`));
+
 export async function startReceiver() {
   const requests = [];
   const server = createServer(async (request, response) => {
@@ -17,15 +22,15 @@ export async function startReceiver() {
 
   /** What one endpoint was told of one channel; what comes again counts once. */
   const told = (path, channel) => {
-    const once = new Map(requests.map((request) => [request.path + request.headers["webhook-id"], request]));
-    return [...once.values()].filter((request) => request.path === path && request.body.includes(`"${channel}"`));
+    const distinct = new Map(requests.map((request) => [request.path + request.headers["webhook-id"], request]));
+    return [...distinct.values()].filter((request) => request.path === path && request.body.includes(`"${channel}"`));
   };
 
   return {
-    /** The requests of that endpoint about that channel, once the channel is known to be vacated. */
-    all: async (path, channel) => {
-      const isVacated = ({ body }) => JSON.parse(body).events.some((event) => event.name === "channel_vacated" && event.channel === channel);
-      await until(`the end of ${channel} at ${path}`, () => told(path, channel).some(isVacated));
+    /** The requests of that endpoint about that channel, once they hold so many events besides counts. */
+    about: async (path, channel, count) => {
+      const events = () => told(path, channel).flatMap(({ body }) => news(JSON.parse(body).events, channel));
+      await until(`${count} events of ${channel} at ${path}`, () => events().length >= count);
       return told(path, channel);
     },
     /** Waits until the endpoint has been told of such an event. */

@@ -16,7 +16,7 @@ import (
 	"dunlin.test/clients/harness"
 )
 
-// What the server tells a receiver, judged by the library and by that of Standard Webhooks, which know nothing of Dunlin.
+// webhooks has what the server tells a receiver judged by the library and by that of Standard Webhooks.
 func webhooks(check *harness.Check, target harness.Target) {
 	target.App = target.Told
 	client := pusher.Client{AppID: target.App.ID, Key: target.App.Key, Secret: target.App.Secret, Host: target.Host}
@@ -121,7 +121,7 @@ func webhooks(check *harness.Check, target harness.Target) {
 	})
 }
 
-// happen makes two users come and go, one of whom sends something, and returns what a receiver has to be told.
+// happen makes two users come and go, one of whom sends something, and returns what a receiver has to be told, sorted.
 func happen(client *pusher.Client, target harness.Target, channel string) ([]pusher.WebhookEvent, error) {
 	members := []*harness.Subscriber{}
 	for _, id := range []string{"10", "11"} {
@@ -167,6 +167,7 @@ func news(events []pusher.WebhookEvent, channel string) []pusher.WebhookEvent {
 	return events
 }
 
+// verify complains unless there are hooks and all of them are signed with the secret.
 func verify(hooks []harness.Hook, secret string) error {
 	if len(hooks) == 0 {
 		return errors.New("there is no webhook")
@@ -180,6 +181,7 @@ func verify(hooks []harness.Hook, secret string) error {
 	return err
 }
 
+// refuse complains unless there are hooks and none of them is signed with the secret.
 func refuse(what string, hooks []harness.Hook, secret string) error {
 	if len(hooks) == 0 {
 		return errors.New("there is no webhook")
