@@ -141,8 +141,18 @@ impl Lanes {
         });
         lane.has_more = deliveries.len() >= limit as usize;
         for delivery in deliveries {
-            lane.waiting.entry(delivery.seq).or_insert(delivery);
+            // What is known and waits may have been replayed: the store knows better when its time is.
+            if !lane.under_way.contains(&delivery.seq) {
+                lane.waiting.insert(delivery.seq, delivery);
+            }
         }
+    }
+
+    /// Of what is looked at, time has come for nothing that is not under way already or held back.
+    pub fn is_idle(&self, key: &Key, now_ms: u64) -> bool {
+        self.endpoints
+            .get(key)
+            .is_some_and(|lane| lane.free().all(|(_, at_ms)| at_ms > now_ms))
     }
 
     /// The endpoint is not this worker's any more. What is under way goes on; its end is nobody's business here.
@@ -418,6 +428,26 @@ mod tests {
         assert_eq!(lanes.wanting().count(), 1, "the others are in the store");
         offer(&mut lanes, &key, &[1, 2, 4, 8, 16, 32]);
         assert_eq!(all_ready(&mut lanes, opens_ms).len(), 4);
+    }
+
+    #[test]
+    fn what_is_replayed_is_sent_at_once_but_never_beside_itself() {
+        let (mut lanes, key) = (Lanes::new(PLACES), key("1", "a"));
+        lanes.offer(&key, vec![delivery(&key, 2, 0b10)], LOOKED_AT);
+        assert!(!lanes.is_idle(&key, 0));
+        assert_eq!(numbers(&all_ready(&mut lanes, 0)), [2]);
+        lanes.offer(&key, vec![delivery(&key, 2, 0b10)], LOOKED_AT);
+        assert!(all_ready(&mut lanes, 0).is_empty());
+        assert!(lanes.is_idle(&key, 0));
+        lanes.finished(&key, 2, false, Some(1000), 0);
+        assert!(lanes.is_idle(&key, 999) && !lanes.is_idle(&key, 1000));
+        // Both were replayed, of which the first had been given up before.
+        lanes.offer(
+            &key,
+            vec![delivery(&key, 1, 0b01), delivery(&key, 2, 0b10)],
+            LOOKED_AT,
+        );
+        assert_eq!(numbers(&all_ready(&mut lanes, 0)), [1, 2]);
     }
 
     #[test]

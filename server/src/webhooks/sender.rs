@@ -231,6 +231,18 @@ impl Sender {
         for claim in claimed {
             self.load(&key(claim)).await?;
         }
+        self.look_at_ours(now_ms).await
+    }
+
+    /// Nobody rings for what another node has stored or a person has replayed, and an endpoint that is ours because of a
+    /// delivery that waits for hours must not keep that waiting.
+    async fn look_at_ours(&mut self, now_ms: u64) -> Result<(), Fault> {
+        for claim in self.store.due(&self.worker, now_ms).await? {
+            let key = key(claim);
+            if self.lanes.is_idle(&key, now_ms) {
+                self.load(&key).await?;
+            }
+        }
         Ok(())
     }
 

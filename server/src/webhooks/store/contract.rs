@@ -276,6 +276,9 @@ async fn only_what_is_due_is_claimed_and_everybody_has_a_turn(scratch: &Scratch)
     assert_eq!(claim(&store, "w", 5).await, [""; 0]);
     let claims = store.claim("w", NOW, NOW + 1, later, 5).await.unwrap();
     assert_eq!(claims.len(), 1, "within the horizon that was asked for");
+    assert_eq!(store.due("w", NOW).await.unwrap(), [], "not yet");
+    assert_eq!(store.due("w", later).await.unwrap(), claims);
+    assert_eq!(store.due("another", later).await.unwrap(), []);
     store.release("w", &app("1"), &endpoint("later")).await.unwrap();
     let deliveries: Vec<_> = ["a", "b", "c"].map(|name| new("1", name)).into();
     add(&store, &deliveries).await;
