@@ -7,7 +7,7 @@ use crate::world::{App, eventually_within};
 use rustix::process::Signal;
 use serde_json::json;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -141,6 +141,13 @@ impl Node {
         eventually_within(limit, || async { self.process().status() }).await
     }
 
+    /// Another command of the binary with the same configuration.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(&self.environment, &self.scratch);
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> usize {
         let id = self.process().id();
@@ -187,14 +194,17 @@ impl Node {
     }
 }
 
-/// A variable of the test's own environment would reach the server only by mistake.
 fn spawn(environment: &[(String, String)], scratch: &Scratch) -> Process {
+    Process::spawn(command(environment, scratch).arg("serve"), &scratch.file("log"))
+}
+
+/// A variable of the test's own environment would reach the binary only by mistake.
+fn command(environment: &[(String, String)], scratch: &Scratch) -> Command {
     let mut command = Command::new(binary());
     command
-        .arg("serve")
         .current_dir(scratch.path())
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .envs(environment.iter().map(|(name, value)| (name, value)));
-    Process::spawn(&mut command, &scratch.file("log"))
+    command
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::webhooks::args::WebhooksCommand;
 use crate::config::{ConfigSecret, Sources};
 
 /// Pub/sub for browsers, apps and servers that speak Pusher.
@@ -38,6 +39,9 @@ pub(super) enum Command {
     Channels(ChannelsArgs),
     /// List the users in a presence channel
     Users(UsersArgs),
+    /// Look at the deliveries of webhooks, and have them sent again
+    #[command(subcommand)]
+    Webhooks(WebhooksCommand),
     /// Check that everything works, from the configuration to an event that arrives
     Doctor(DoctorArgs),
     /// Measure the server on this machine

@@ -14,6 +14,7 @@ use super::error::CliError;
 use super::out::Out;
 use super::socket::Socket;
 use super::target::{PATIENCE, Target, in_url};
+use super::time;
 use crate::clock;
 use crate::config::{self, Config, Sources};
 use crate::storage::redis::target::{self as redis_target, NoPushes};
@@ -332,17 +333,10 @@ fn http_date(text: &str) -> Option<i64> {
     let month_name = parts.next()?;
     let month = i64::try_from(MONTHS.iter().position(|month| *month == month_name)?).ok()? + 1;
     let year: i64 = parts.next().filter(|year| year.len() == 4)?.parse().ok()?;
-    let mut time = parts.next()?.split(':').map(str::parse::<i64>);
-    let mut part = || time.next()?.ok();
+    let mut clock = parts.next()?.split(':').map(str::parse::<i64>);
+    let mut part = || clock.next()?.ok();
     let (hour, minute, second) = (part()?, part()?, part()?);
-    // Days since 1970 in the proleptic Gregorian calendar, years beginning in March so that the leap day is last.
-    let (year, month) = if month <= 2 {
-        (year - 1, month + 9)
-    } else {
-        (year, month - 3)
-    };
-    let day_of_year = (153 * month + 2) / 5 + day - 1;
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + day_of_year - 719_468;
+    let days = time::days_since_1970(year, month, day);
     Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 

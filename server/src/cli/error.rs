@@ -1,6 +1,7 @@
 //! Why a command failed, said to the person who typed it.
 
 use crate::config::ConfigError;
+use crate::storage::sql::{Fault, OpenError};
 
 use super::{FAILED, REFUSED};
 
@@ -31,6 +32,13 @@ pub(super) enum CliError {
     Refused(String),
     #[error("{0}")]
     TimedOut(String),
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    #[error(transparent)]
+    Store(#[from] Fault),
+    /// There is no such thing.
+    #[error("{0}")]
+    Missing(String),
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
     #[error("cannot read standard input")]
@@ -38,6 +46,9 @@ pub(super) enum CliError {
     /// `doctor` said what, line by line.
     #[error("{0} of the checks failed")]
     Unwell(usize),
+    /// `webhooks verify` said what, line by line.
+    #[error("{0} of the signatures is not right")]
+    Unverified(usize),
     /// `bench` said what, scenario by scenario.
     #[error("{0} of the scenarios did not come out clean")]
     Unclean(usize),
@@ -70,6 +81,10 @@ impl CliError {
             | Self::Closed { .. }
             | Self::Refused(_)
             | Self::TimedOut(_)
+            | Self::Database(_)
+            | Self::Store(_)
+            | Self::Missing(_)
+            | Self::Unverified(_)
             | Self::Runtime(_)
             | Self::Input(_)
             | Self::Unwell(_)

@@ -1,7 +1,8 @@
 //! The command line: `dunlin serve` and its companions.
 //!
 //! Owns flags, output and exit codes, and a small client that works against any Pusher-compatible host. Must never
-//! reach into the rooms of a running server: what a client command knows it learns over the wire, as customers do.
+//! reach into the rooms of a running server: what a client command knows it learns over the wire, as customers do, and
+//! `webhooks` from the database.
 //!
 //! Start reading at [`run`]; the flags are in `args.rs`, one file per command beside it.
 //!
@@ -20,7 +21,9 @@ mod sign;
 mod socket;
 mod subscribe;
 mod target;
+mod time;
 mod trigger;
+mod webhooks;
 
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -66,6 +69,7 @@ pub fn run<E: Display>(
         Some(Command::Subscribe(args)) => block_on(subscribe::run(&args, &mut out)),
         Some(Command::Channels(args)) => block_on(channels::run(&args, &mut out)),
         Some(Command::Users(args)) => block_on(channels::users(&args, &mut out)),
+        Some(Command::Webhooks(command)) => block_on(webhooks::run(&command, &mut out)),
         Some(Command::Doctor(args)) => block_on(doctor::run(&args, &mut out)),
         Some(Command::Bench(args)) => bench::run(&args, &mut out),
     };

@@ -75,6 +75,19 @@ pub enum Source {
     Message,
 }
 
+impl Source {
+    pub const ALL: [Self; 3] = [Self::Events, Self::Presence, Self::Message];
+
+    /// In the store, and for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Events => "events",
+            Self::Presence => "presence",
+            Self::Message => "message",
+        }
+    }
+}
+
 /// A delivery that is about to be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewDelivery {
@@ -102,6 +115,19 @@ pub enum State {
     Done,
     /// Given up, and kept for a replay.
     Dead,
+}
+
+impl State {
+    pub const ALL: [Self; 3] = [Self::Pending, Self::Done, Self::Dead];
+
+    /// In the store, and for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Done => "done",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// A stored delivery.

@@ -3,8 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use dunlin_protocol::names::{AppId, AppKey, ChannelName, is_reserved};
 use dunlin_protocol::signature::Secret;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -13,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::delivery::{EndpointId, Source};
 use super::egress::{EndpointUrl, Guard};
 use super::event::ChannelEvent;
+use super::sign;
 use crate::apps::wanted::News;
 use crate::config::{AppSection, BodyFormat, ConfigSecret, EndpointSection, EventType};
 
@@ -28,9 +27,6 @@ const MAX_BATCH_MS: u64 = 60_000;
 /// Headers of its own that an endpoint may have, and the longest value of one in bytes.
 const MAX_HEADERS: usize = 32;
 const MAX_HEADER_VALUE: usize = 4096;
-
-/// What secrets of Standard Webhooks begin with; base64 follows.
-const SECRET_PREFIX: &str = "whsec_";
 
 /// Headers that say what a request is and how it travels. Whoever could set them could make it another one.
 const OWN_HEADERS: &[&str] = &[
@@ -438,15 +434,14 @@ impl Judge<'_> {
     }
 
     fn secret(&mut self, option: &'static str, secret: Option<&ConfigSecret>) -> Option<Secret> {
-        let bytes = secret?
-            .expose()
-            .strip_prefix(SECRET_PREFIX)
-            .and_then(|text| BASE64.decode(text).ok())
-            .filter(|bytes| !bytes.is_empty());
-        if bytes.is_none() {
-            self.add(option, format!("must be {SECRET_PREFIX} and base64 behind it"));
+        let secret = sign::standard_secret(secret?.expose());
+        if secret.is_none() {
+            self.add(
+                option,
+                format!("must be {} and base64 behind it", sign::SECRET_PREFIX),
+            );
         }
-        bytes.map(Secret::new)
+        secret
     }
 }
 

@@ -8,6 +8,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGE
 use super::delivery::DeliveryId;
 use super::endpoint::Endpoint;
 
+/// What secrets of Standard Webhooks begin with; base64 follows.
+pub(super) const SECRET_PREFIX: &str = "whsec_";
+
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("Dunlin-Webhooks/", env!("CARGO_PKG_VERSION")));
 /// Exactly this: the official Node.js library refuses it with a charset behind it.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -31,10 +34,11 @@ pub fn headers(endpoint: &Endpoint, id: &DeliveryId, unix_s: u64, body: &[u8]) -
         PUSHER_SIGNATURE,
         visible(str::from_utf8(&digest).unwrap_or_default()),
     );
+    let time = unix_s.to_string();
     let signatures: Vec<String> = endpoint
         .secrets
         .iter()
-        .map(|secret| standard_signature(secret, id.as_str(), unix_s, body))
+        .map(|secret| standard_signature(secret, id.as_str(), &time, body))
         .collect();
     headers.insert(WEBHOOK_ID, visible(id.as_str()));
     headers.insert(WEBHOOK_TIMESTAMP, HeaderValue::from(unix_s));
@@ -45,9 +49,14 @@ pub fn headers(endpoint: &Endpoint, id: &DeliveryId, unix_s: u64, body: &[u8]) -
     headers
 }
 
-/// `v1,BASE64` (Standard Webhooks specification, "Symmetric signatures").
-fn standard_signature(secret: &Secret, id: &str, unix_s: u64, body: &[u8]) -> String {
-    let time = unix_s.to_string();
+/// The key that a secret of Standard Webhooks stands for: `whsec_` and base64. `None`: it is none.
+pub fn standard_secret(text: &str) -> Option<Secret> {
+    let bytes = BASE64.decode(text.strip_prefix(SECRET_PREFIX)?).ok()?;
+    (!bytes.is_empty()).then(|| Secret::new(bytes))
+}
+
+/// `v1,BASE64` (Standard Webhooks specification, "Symmetric signatures"). `time` is the `webhook-timestamp`.
+pub fn standard_signature(secret: &Secret, id: &str, time: &str, body: &[u8]) -> String {
     let digest = secret.sign(&[id.as_bytes(), b".", time.as_bytes(), b".", body]);
     format!("v1,{}", BASE64.encode(digest))
 }
@@ -87,7 +96,7 @@ mod tests {
         let endpoint = endpoint(|section| section.secret = Some(ConfigSecret::from(SECRET)));
         let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
         assert_eq!(
-            standard_signature(&endpoint.secrets[0], id, 1_614_265_330, BODY),
+            standard_signature(&endpoint.secrets[0], id, "1614265330", BODY),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
     }
@@ -104,7 +113,7 @@ mod tests {
         let app_secret = AppSection::example().secret.to_secret();
         let hex = app_secret.sign_hex(&[BODY]);
         // No secret of its own: a receiver that decodes `whsec_` and base64 of the app's secret gets the app's secret.
-        let standard = standard_signature(&app_secret, id.as_str(), 1_614_265_330, BODY);
+        let standard = standard_signature(&app_secret, id.as_str(), "1614265330", BODY);
         for (name, expected) in [
             ("content-type", "application/json"),
             ("user-agent", "mine"),
@@ -143,7 +152,7 @@ mod tests {
         let id = DeliveryId::new();
         let headers = headers(&endpoint, &id, 7, BODY);
         let [new, old] =
-            ["new", "old"].map(|text| standard_signature(&Secret::new(text), id.as_str(), 7, BODY));
+            ["new", "old"].map(|text| standard_signature(&Secret::new(text), id.as_str(), "7", BODY));
         assert_eq!(value(&headers, "webhook-signature"), format!("{new} {old}"));
     }
 }

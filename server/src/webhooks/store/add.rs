@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
-use super::{Fault, Store, rows};
+use super::{Fault, Store};
 use crate::storage::sql::{Database, Locking, number, placeholders};
 use crate::webhooks::delivery::NewDelivery;
 
@@ -158,7 +158,7 @@ async fn insert(
             .bind(new.id.as_str())
             .bind(new.app.as_str())
             .bind(&*new.endpoint.0)
-            .bind(rows::source_name(new.source))
+            .bind(new.source.as_str())
             .bind(number(new.created_at_ms))
             .bind(new.lanes.cast_signed())
             .bind(i64::from(new.events))

@@ -64,7 +64,7 @@ impl Filter {
         ];
         // The state is no placeholder: the indexes of the pending and the dead ones are used only where it is said.
         let mut words = match self.state {
-            Some(state) => format!("state = '{}'", rows::state_name(state)),
+            Some(state) => format!("state = '{}'", state.as_str()),
             None => "true".to_owned(),
         };
         let mut values = Vec::new();
@@ -187,7 +187,7 @@ impl Store {
             let sql = format!(
                 "DELETE FROM webhook_deliveries WHERE seq IN (SELECT seq FROM webhook_deliveries \
                  WHERE state = '{}' AND finished_at_ms < $1 ORDER BY finished_at_ms LIMIT $2)",
-                rows::state_name(state)
+                state.as_str()
             );
             count += self.in_steps(&sql, before_ms, u64::from(most) - count).await?;
         }

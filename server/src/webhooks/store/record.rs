@@ -236,7 +236,7 @@ async fn move_on(
         };
         query = query
             .bind(one.seq)
-            .bind(rows::state_name(one.next.state()))
+            .bind(one.next.state().as_str())
             .bind(next_at_ms.map(number))
             .bind(finished_at_ms.map(number));
     }

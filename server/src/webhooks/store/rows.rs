@@ -43,32 +43,12 @@ pub(super) fn attempt(row: &AnyRow) -> Result<Attempt, sqlx::Error> {
     })
 }
 
-pub(super) fn source_name(source: Source) -> &'static str {
-    match source {
-        Source::Events => "events",
-        Source::Presence => "presence",
-        Source::Message => "message",
-    }
-}
-
 fn source_of(name: &str) -> Option<Source> {
-    [Source::Events, Source::Presence, Source::Message]
-        .into_iter()
-        .find(|source| source_name(*source) == name)
-}
-
-pub(super) fn state_name(state: State) -> &'static str {
-    match state {
-        State::Pending => "pending",
-        State::Done => "done",
-        State::Dead => "dead",
-    }
+    Source::ALL.into_iter().find(|source| source.as_str() == name)
 }
 
 fn state_of(name: &str) -> Option<State> {
-    [State::Pending, State::Done, State::Dead]
-        .into_iter()
-        .find(|state| state_name(*state) == name)
+    State::ALL.into_iter().find(|state| state.as_str() == name)
 }
 
 pub(super) fn endpoint(row: &AnyRow, column: &str) -> Result<EndpointId, sqlx::Error> {

@@ -1,0 +1,214 @@
+//! The flags of `dunlin webhooks`.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "these comments are help texts, which would show the backticks"
+)]
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use dunlin_protocol::names::AppId;
+
+use crate::cli::time;
+use crate::config::ConfigSecret;
+use crate::webhooks::delivery::{DeliveryId, EndpointId, State};
+use crate::webhooks::store::Filter;
+
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum WebhooksCommand {
+    /// List deliveries, newest first
+    List(ListArgs),
+    /// Show a delivery, its attempts and its body
+    Show(ShowArgs),
+    /// Have deliveries sent again, with the same ids and bodies
+    Replay(ReplayArgs),
+    /// Check the signatures of a request; its body is read from standard input
+    Verify(VerifyArgs),
+}
+
+/// Where the deliveries are.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct StoreArgs {
+    /// The configuration file of the server [otherwise: the variable DUNLIN_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListArgs {
+    /// Only those of this app
+    #[arg(long, value_name = "ID")]
+    app: Option<AppId>,
+    /// Only those of this endpoint
+    #[arg(long, value_name = "ID")]
+    endpoint: Option<String>,
+    /// Only those that are pending, done or dead
+    #[arg(long, value_parser = state)]
+    state: Option<State>,
+    /// Only those made since then: 2026-01-31, 2026-01-31T18:30:00Z, or 90s, 15m, 24h, 7d ago
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    since: Option<u64>,
+    /// At most so many
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) limit: u32,
+    /// One JSON object per delivery
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+impl ListArgs {
+    pub(super) fn filter(&self) -> Filter {
+        Filter {
+            app: self.app.clone(),
+            endpoint: self.endpoint.as_deref().map(endpoint),
+            state: self.state,
+            from_ms: self.since,
+            ..Filter::default()
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ShowArgs {
+    /// The webhook-id of the delivery
+    #[arg(value_name = "MSG_ID")]
+    pub(super) id: DeliveryId,
+    /// One JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ReplayArgs {
+    /// The webhook-id of one delivery, in whatever state
+    #[arg(
+        value_name = "MSG_ID",
+        required_unless_present = "app",
+        conflicts_with_all = ["app", "endpoint", "state", "from", "to"]
+    )]
+    pub(super) id: Option<DeliveryId>,
+    /// All of this app that are in the state
+    #[arg(long, value_name = "ID")]
+    app: Option<AppId>,
+    /// Of these only the endpoint's
+    #[arg(long, value_name = "ID", requires = "app")]
+    endpoint: Option<String>,
+    /// The state: pending, done or dead [otherwise: dead]
+    #[arg(long, value_parser = state, requires = "app")]
+    state: Option<State>,
+    /// Of these only those made since then: 2026-01-31, 2026-01-31T18:30:00Z, or 90s, 15m, 24h, 7d ago
+    #[arg(long, value_name = "TIME", value_parser = time::parse, requires = "app")]
+    from: Option<u64>,
+    /// Of these only those made before then
+    #[arg(long, value_name = "TIME", value_parser = time::parse, requires = "app")]
+    to: Option<u64>,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+impl ReplayArgs {
+    pub(super) fn filter(&self) -> Filter {
+        // Of those that were named by a filter, nobody wants what was taken already to come again by mistake.
+        let state = self.id.is_none().then(|| self.state.unwrap_or(State::Dead));
+        Filter {
+            id: self.id.clone(),
+            app: self.app.clone(),
+            endpoint: self.endpoint.as_deref().map(endpoint),
+            state,
+            from_ms: self.from,
+            to_ms: self.to,
+            ..Filter::default()
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct VerifyArgs {
+    /// The secret of the endpoint, whsec_ and base64: checks the webhook-signature
+    #[arg(long, required_unless_present = "app_secret")]
+    pub(super) secret: Option<ConfigSecret>,
+    /// The secret of the app: checks the X-Pusher-Signature, and without --secret also the webhook-signature
+    #[arg(long)]
+    pub(super) app_secret: Option<ConfigSecret>,
+    /// A header of the request, "Name: value"; may be given more than once, and others than those needed do no harm
+    #[arg(short = 'H', long, value_name = "HEADER", value_parser = header)]
+    pub(super) header: Vec<(String, String)>,
+}
+
+fn endpoint(text: &str) -> EndpointId {
+    EndpointId(text.into())
+}
+
+fn state(text: &str) -> Result<State, String> {
+    let found = State::ALL.into_iter().find(|state| state.as_str() == text);
+    found.ok_or_else(|| "must be pending, done or dead".to_owned())
+}
+
+/// The name in lower case, and the value.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("must be \"Name: value\"")?;
+    Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: WebhooksCommand,
+    }
+
+    fn parse(line: &str) -> Result<WebhooksCommand, clap::Error> {
+        Line::try_parse_from(line.split(' ')).map(|line| line.command)
+    }
+
+    fn replay(line: &str) -> Option<Filter> {
+        match parse(line) {
+            Ok(WebhooksCommand::Replay(args)) => Some(args.filter()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_replay_is_of_one_delivery_or_of_what_is_dead_in_an_app() {
+        let id: DeliveryId = "msg_0123456789abcdef0123456789abcdef".parse().expect("an id");
+        let one = replay(&format!("webhooks replay {id}")).expect("it is complete");
+        assert_eq!((one.id, one.state), (Some(id.clone()), None));
+        let all = replay("webhooks replay --app 1 --endpoint e").expect("it is complete");
+        assert_eq!((all.id, all.state), (None, Some(State::Dead)));
+        let done = replay("webhooks replay --app 1 --state done --from 2026-01-31").expect("it is complete");
+        assert_eq!(
+            (done.state, done.from_ms),
+            (Some(State::Done), Some(1_769_817_600_000))
+        );
+        for incomplete in [
+            "webhooks replay".to_owned(),
+            "webhooks replay --endpoint e".to_owned(),
+            "webhooks replay --state dead".to_owned(),
+            "webhooks replay msg_1".to_owned(),
+            format!("webhooks replay {id} --app 1"),
+            "webhooks list --state gone".to_owned(),
+            "webhooks list --since soon".to_owned(),
+            "webhooks list --limit 0".to_owned(),
+            "webhooks verify".to_owned(),
+        ] {
+            assert!(parse(&incomplete).is_err(), "{incomplete}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_no_part_of_the_debug_output() {
+        let command = parse("webhooks verify --secret whsec_aHVzaA== --app-secret hush").expect("complete");
+        let shown = format!("{command:?}");
+        assert!(!shown.contains("whsec") && !shown.contains("hush"), "{shown}");
+    }
+}

@@ -1,0 +1,216 @@
+//! `dunlin webhooks`: what a person sees of deliveries, and sends again.
+
+use super::receiver::{Receiver, Reply};
+use super::{endpoint, occupied};
+use crate::cli::{dunlin, run};
+use crate::client::Client;
+use crate::world::{App, World, eventually};
+use serde_json::Value;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One attempt, and that is all.
+const ONE_ATTEMPT: &str = "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nretry_schedule_ms = [0]";
+
+/// A node whose one app has one endpoint, `hook`; its deliveries are in the node's own database.
+fn scene(receiver: &Receiver) -> (World, App) {
+    let app = App::new(1).webhook(&format!("id = \"hook\"\n{}", endpoint(&receiver.url("/hook"))));
+    let world = World::builder()
+        .config(ONE_ATTEMPT)
+        .app(&app)
+        .only_one_node("the commands look into the database of one node")
+        .start();
+    (world, app)
+}
+
+/// Exit code, standard output and standard error. Not on the thread that the test's own clients need.
+async fn output(mut command: Command) -> (Option<i32>, String, String) {
+    tokio::task::spawn_blocking(move || run(&mut command))
+        .await
+        .expect("the command was waited for")
+}
+
+async fn webhooks(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
+    output(world.nodes[0].command(&[&["webhooks"], arguments].concat())).await
+}
+
+/// Standard output of what succeeds.
+async fn said(world: &World, arguments: &[&str]) -> String {
+    let (code, out, err) = webhooks(world, arguments).await;
+    assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
+    out
+}
+
+/// The only delivery in this state, as soon as there is one.
+async fn the_one(world: &World, state: &str) -> Value {
+    let line = eventually(state, || async {
+        let arguments = [
+            "list",
+            "--app",
+            "1",
+            "--endpoint",
+            "hook",
+            "--state",
+            state,
+            "--json",
+        ];
+        let (code, out, _) = webhooks(world, &arguments).await;
+        assert_eq!(code, Some(0));
+        (!out.is_empty()).then_some(out)
+    });
+    serde_json::from_str(&line.await).expect("one line of JSON")
+}
+
+#[tokio::test]
+async fn a_delivery_that_died_is_listed_shown_and_sent_again_the_same() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let health = Arc::clone(&is_well);
+    let mut receiver =
+        Receiver::with(move |_| Reply::status(if health.load(Ordering::Relaxed) { 200 } else { 500 }));
+    let (world, app) = scene(&receiver);
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let first = receiver.next().await;
+    assert_eq!(first.events(), [occupied("pub")]);
+
+    let dead = the_one(&world, "dead").await;
+    assert_eq!(dead["id"], first.id());
+    assert_eq!((&dead["attempts"], &dead["events"]), (&1.into(), &1.into()));
+    let listed = said(&world, &["list"]).await;
+    let mut lines = listed.lines();
+    assert!(
+        lines.next().is_some_and(|head| head.starts_with("ID ")),
+        "{listed}"
+    );
+    let line = lines.next().expect("a line for it");
+    assert!(
+        line.starts_with(first.id()) && line.contains("dead") && line.ends_with("hook"),
+        "{line}"
+    );
+    assert_eq!(lines.next(), None);
+
+    let shown = said(&world, &["show", first.id()]).await;
+    assert!(shown.contains("  500  "), "{shown}");
+    assert!(shown.ends_with(&format!("\n\n{}\n", first.text())), "{shown}");
+    let shown: Value =
+        serde_json::from_str(&said(&world, &["show", first.id(), "--json"]).await).expect("JSON");
+    assert_eq!(shown["body"], first.text());
+    assert_eq!(shown["history"][0]["status"], 500);
+
+    is_well.store(true, Ordering::Relaxed);
+    for replay in [
+        &["replay", first.id()][..],
+        &["replay", "--app", "1", "--state", "done", "--from", "1h"],
+    ] {
+        assert_eq!(said(&world, replay).await, "1 delivery will be sent again\n");
+        let again = receiver.next().await;
+        assert_eq!((again.id(), &again.body), (first.id(), &first.body));
+        let done = the_one(&world, "done").await;
+        assert_eq!((&done["id"], &done["attempts"]), (&first.id().into(), &1.into()));
+    }
+    let (code, _, err) = webhooks(&world, &["replay", "--app", "1"]).await;
+    assert_eq!(
+        (code, err.as_str()),
+        (Some(1), "dunlin: nothing matches\n"),
+        "nothing is dead"
+    );
+}
+
+#[tokio::test]
+async fn what_waits_for_hours_keeps_nothing_waiting_that_is_replayed() {
+    let mut receiver = Receiver::with(|request| {
+        let is_refused = request.text().contains("refused");
+        Reply::status(if is_refused { 503 } else { 200 }).with("retry-after", "80000")
+    });
+    let (world, app) = {
+        let app = App::new(1).webhook(&format!("id = \"hook\"\n{}", endpoint(&receiver.url("/hook"))));
+        let config = ONE_ATTEMPT.replace("[0]", "[0, 0]");
+        let builder = World::builder().config(&config).app(&app);
+        let builder = builder.only_one_node("the commands look into the database of one node");
+        (builder.start(), app)
+    };
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("taken").await;
+    let taken = receiver.next().await;
+    client.subscribe("refused").await;
+    let refused = receiver.next().await;
+    assert_eq!(the_one(&world, "done").await["id"], taken.id());
+    eventually("a second attempt is far away", || async {
+        (the_one(&world, "pending").await["attempts"] == 1).then_some(())
+    })
+    .await;
+    for id in [taken.id(), refused.id()] {
+        said(&world, &["replay", id]).await;
+        assert_eq!(receiver.next().await.id(), id);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_said_plainly() {
+    let receiver = Receiver::start();
+    let (world, _) = scene(&receiver);
+    let id = "msg_0123456789abcdef0123456789abcdef";
+    for (arguments, code, said) in [
+        (&["show", id][..], 1, "there is no delivery msg_"),
+        (&["replay", id], 1, "there is no delivery msg_"),
+        (&["list"], 0, "nothing matches"),
+        (&["list", "--since", "soon"], 2, "must be as 2026-01-31"),
+        (&["list", "--state", "lost"], 2, "must be pending, done or dead"),
+        (&["show", "msg_1"], 2, "msg_ and 32 hexadecimal digits"),
+        (&["replay"], 2, "MSG_ID"),
+    ] {
+        let (found, out, err) = webhooks(&world, arguments).await;
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
+        assert!(err.contains(said), "{arguments:?}: {err}");
+    }
+    let mut elsewhere = world.nodes[0].command(&["webhooks", "list"]);
+    elsewhere.env("DUNLIN_DATA_DIR", "/nowhere/at/all");
+    let (code, _, err) = output(elsewhere).await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("no database at /nowhere/at/all/dunlin.db"), "{err}");
+}
+
+#[tokio::test]
+async fn a_request_is_checked_as_its_receiver_does() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene(&receiver);
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let request = receiver.next().await;
+    let names = [
+        "webhook-id",
+        "webhook-timestamp",
+        "webhook-signature",
+        "X-Pusher-Signature",
+    ];
+    let headers = names.map(|name| {
+        let value = request.header(&name.to_ascii_lowercase()).expect("it is there");
+        format!("{name}: {value}")
+    });
+    let verify = |secret: &str, body: &[u8]| {
+        let mut command = dunlin(&["webhooks", "verify", "--app-secret", secret]);
+        command.args(headers.iter().flat_map(|header| ["-H", header]));
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = child.expect("the binary can be run");
+        let mut input = child.stdin.take().expect("it is piped");
+        input.write_all(body).expect("the command reads its input");
+        drop(input);
+        let output = child.wait_with_output().expect("the command ends");
+        let text = String::from_utf8(output.stdout).expect("output is UTF-8");
+        (output.status.code(), text)
+    };
+    assert_eq!(
+        verify(&app.secret, &request.body),
+        (
+            Some(0),
+            "ok      webhook-signature\nok      x-pusher-signature\n".to_owned()
+        )
+    );
+    let (code, text) = verify("another", &request.body);
+    assert_eq!((code, text.matches("FAILED").count()), (Some(1), 2), "{text}");
+    let (code, text) = verify(&app.secret, &[&request.body, &b"\n"[..]].concat());
+    assert_eq!(code, Some(1));
+    assert!(text.contains("white space at its end"), "{text}");
+}
