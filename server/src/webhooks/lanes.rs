@@ -148,11 +148,11 @@ impl Lanes {
         }
     }
 
-    /// Of what is looked at, time has come for nothing that is not under way already or held back.
+    /// Of what is looked at, if anything is, time has come for nothing that is not under way already or held back.
     pub fn is_idle(&self, key: &Key, now_ms: u64) -> bool {
         self.endpoints
             .get(key)
-            .is_some_and(|lane| lane.free().all(|(_, at_ms)| at_ms > now_ms))
+            .is_none_or(|lane| lane.free().all(|(_, at_ms)| at_ms > now_ms))
     }
 
     /// The endpoint is not this worker's any more. What is under way goes on; its end is nobody's business here.

@@ -235,7 +235,7 @@ impl Sender {
     }
 
     /// Nobody rings for what another node has stored or a person has replayed, and an endpoint that is ours because of a
-    /// delivery that waits for hours must not keep that waiting.
+    /// delivery that waits for hours must not keep that waiting. One that was disabled is still ours when it is enabled.
     async fn look_at_ours(&mut self, now_ms: u64) -> Result<(), Fault> {
         for claim in self.store.due(&self.worker, now_ms).await? {
             let key = key(claim);

@@ -87,14 +87,16 @@ impl Store {
         self.database.within(work).await
     }
 
-    /// Those of the worker's endpoints that have a delivery to be attempted by now: others may have stored or replayed it.
+    /// Those of the worker's endpoints that have a delivery to be attempted by now: others may have stored or replayed it, or enabled
+    /// the endpoint.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn due(&self, worker: &str, now_ms: u64) -> Result<Vec<Claim>, Fault> {
         let work = async {
             let due = sqlx::query(
-                "SELECT s.app_id, s.endpoint_id FROM webhook_endpoint_states s WHERE s.worker = $1 \
+                "SELECT s.app_id, s.endpoint_id FROM webhook_endpoint_states s \
+                 WHERE s.worker = $1 AND s.disabled_at_ms IS NULL \
                  AND (SELECT d.next_at_ms FROM webhook_deliveries d WHERE d.app_id = s.app_id \
                       AND d.endpoint_id = s.endpoint_id AND d.state = 'pending' ORDER BY d.next_at_ms LIMIT 1) <= $2",
             )
