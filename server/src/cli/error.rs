@@ -47,7 +47,7 @@ pub(super) enum CliError {
     #[error("{0} of the checks failed")]
     Unwell(usize),
     /// `webhooks verify` said what, line by line.
-    #[error("{0} of the signatures is not right")]
+    #[error("signatures that are not right: {0}")]
     Unverified(usize),
     /// `bench` said what, scenario by scenario.
     #[error("{0} of the scenarios did not come out clean")]

@@ -52,7 +52,8 @@ pub fn configured(config: &Config, apps: &Apps) -> Arc<Endpoints> {
     endpoints
 }
 
-fn guard(config: &Config) -> Guard {
+/// Which addresses its endpoints may have.
+pub fn guard(config: &Config) -> Guard {
     let own_ports = [config.server.port, config.server.metrics_port, config.tls.port];
     let own_ports = own_ports.into_iter().filter(|port| *port != 0).collect();
     Guard::new(config.webhooks.allow_networks.clone(), own_ports, Vec::new())

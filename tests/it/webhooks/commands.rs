@@ -148,6 +148,30 @@ async fn what_waits_for_hours_keeps_nothing_waiting_that_is_replayed() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_was_gone_is_enabled_and_told_what_it_missed() {
+    let is_back = Arc::new(AtomicBool::new(false));
+    let health = Arc::clone(&is_back);
+    let mut receiver =
+        Receiver::with(move |_| Reply::status(if health.load(Ordering::Relaxed) { 200 } else { 410 }));
+    let (world, app) = scene(&receiver);
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let first = receiver.next().await;
+    let line = eventually("it is disabled", || async {
+        let (_, out, _) = webhooks(&world, &["endpoints", "--app", "1"]).await;
+        let line = out.lines().nth(1)?.to_owned();
+        line.contains("disabled since").then_some(line)
+    });
+    assert!(line.await.contains("  410  "), "its latest attempt");
+    is_back.store(true, Ordering::Relaxed);
+    said(&world, &["enable", "--app", "1", "--endpoint", "hook"]).await;
+    let listed = said(&world, &["endpoints"]).await;
+    assert!(listed.contains(" well "), "{listed}");
+    said(&world, &["replay", "--app", "1", "--endpoint", "hook"]).await;
+    assert_eq!(receiver.next().await.id(), first.id());
+}
+
+#[tokio::test]
 async fn what_cannot_be_is_said_plainly() {
     let receiver = Receiver::start();
     let (world, _) = scene(&receiver);
@@ -155,6 +179,11 @@ async fn what_cannot_be_is_said_plainly() {
     for (arguments, code, said) in [
         (&["show", id][..], 1, "there is no delivery msg_"),
         (&["replay", id], 1, "there is no delivery msg_"),
+        (
+            &["enable", "--app", "1", "--endpoint", "x"],
+            1,
+            "app 1 has no endpoint x",
+        ),
         (&["list"], 0, "nothing matches"),
         (&["list", "--since", "soon"], 2, "must be as 2026-01-31"),
         (&["list", "--state", "lost"], 2, "must be pending, done or dead"),

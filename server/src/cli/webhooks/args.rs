@@ -23,6 +23,10 @@ pub(in crate::cli) enum WebhooksCommand {
     Show(ShowArgs),
     /// Have deliveries sent again, with the same ids and bodies
     Replay(ReplayArgs),
+    /// List the endpoints of the configuration, and how they do
+    Endpoints(EndpointsArgs),
+    /// Send an endpoint that the server has disabled something again
+    Enable(EnableArgs),
     /// Check the signatures of a request; its body is read from standard input
     Verify(VerifyArgs),
 }
@@ -84,6 +88,8 @@ pub(in crate::cli) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "dunlin webhooks replay <MSG_ID>\n       \
+    dunlin webhooks replay --app <ID> [--endpoint <ID>] [--state <STATE>] [--from <TIME>] [--to <TIME>]")]
 pub(in crate::cli) struct ReplayArgs {
     /// The webhook-id of one delivery, in whatever state
     #[arg(
@@ -125,6 +131,27 @@ impl ReplayArgs {
             ..Filter::default()
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EndpointsArgs {
+    /// Only those of this app
+    #[arg(long, value_name = "ID")]
+    pub(super) app: Option<AppId>,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct EnableArgs {
+    /// The app of the endpoint
+    #[arg(long, value_name = "ID")]
+    pub(super) app: AppId,
+    /// The endpoint
+    #[arg(long, value_name = "ID")]
+    pub(super) endpoint: String,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
 }
 
 #[derive(Debug, Args)]

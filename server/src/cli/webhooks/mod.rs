@@ -3,6 +3,7 @@
 //! Works on the database of the configuration, and so also while no server runs.
 
 pub(super) mod args;
+mod endpoints;
 mod list;
 mod replay;
 mod table;
@@ -17,14 +18,22 @@ use args::{StoreArgs, WebhooksCommand};
 
 pub(super) async fn run(command: &WebhooksCommand, out: &mut Out) -> Result<(), CliError> {
     match command {
-        WebhooksCommand::List(args) => list::list(args, &open(&args.store).await?, out).await,
-        WebhooksCommand::Show(args) => list::show(args, &open(&args.store).await?, out).await,
-        WebhooksCommand::Replay(args) => replay::run(args, &open(&args.store).await?, out).await,
+        WebhooksCommand::List(args) => list::list(args, &open(&args.store).await?.1, out).await,
+        WebhooksCommand::Show(args) => list::show(args, &open(&args.store).await?.1, out).await,
+        WebhooksCommand::Replay(args) => replay::run(args, &open(&args.store).await?.1, out).await,
+        WebhooksCommand::Endpoints(args) => {
+            let (config, store) = open(&args.store).await?;
+            endpoints::list(args, &config, &store, out).await
+        }
+        WebhooksCommand::Enable(args) => {
+            let (config, store) = open(&args.store).await?;
+            endpoints::enable(args, &config, &store, out).await
+        }
         WebhooksCommand::Verify(args) => verify::run(args, out),
     }
 }
 
-async fn open(args: &StoreArgs) -> Result<Store, CliError> {
+async fn open(args: &StoreArgs) -> Result<(Config, Store), CliError> {
     let sources = Sources {
         file: args.config.clone(),
         ..Sources::of_process()
@@ -32,7 +41,7 @@ async fn open(args: &StoreArgs) -> Result<Store, CliError> {
     let config = config::load(&sources)?.config;
     is_there(&config)?;
     let database = Database::open(&config.database, &config.server.data_dir).await?;
-    Ok(Store::new(database))
+    Ok((config, Store::new(database)))
 }
 
 /// To make the file would answer the wrong question, and might make it somebody else's than the server's.
