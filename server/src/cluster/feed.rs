@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use dunlin_protocol::names::ChannelName;
@@ -11,8 +12,10 @@ use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
 use redis::{RedisError, Value, from_redis_value};
 use tokio::time::sleep;
 
+use super::pump::not_understood;
 use super::{Cluster, millis};
 use crate::answer::Unavailable;
+use crate::clock;
 use crate::storage::redis::lane::Lane;
 use crate::storage::redis::names::{PARTITIONS, Partition};
 use crate::webhooks::event::ChannelEvent;
@@ -37,9 +40,7 @@ impl Cluster {
         let id = self.id.load_full();
         let lease_ms = millis(self.section.lease).to_string();
         let kept = async {
-            let nodes: u16 =
-                from_redis_value(lane.call(redis::cmd("ZCARD").arg(self.names.leases())).await?)?;
-            let share = PARTITIONS.div_ceil(nodes.max(1));
+            let share = PARTITIONS.div_ceil(self.readers(&lane, &id).await?.max(1));
             let readers =
                 try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
             let mut owned = Vec::new();
@@ -67,6 +68,20 @@ impl Cluster {
             tracing::debug!(%error, "the readership of the outbox could not be kept");
             Unavailable
         })
+    }
+
+    /// How many read, this one included: nodes that deliver, not all there are.
+    async fn readers(&self, lane: &Lane, id: &str) -> Result<u16, RedisError> {
+        let (key, lease_ms) = (self.names.readers(), millis(self.section.lease));
+        let now_ms = clock::unix_millis().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
+        let mut commands = redis::pipe();
+        commands.cmd("ZADD").arg(&key).arg(now_ms + lease_ms).arg(id);
+        commands.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(now_ms);
+        commands.cmd("ZCARD").arg(&key);
+        commands.cmd("PEXPIRE").arg(&key).arg(lease_ms * 2);
+        let answers = lane.call_all(&commands).await?;
+        let count = answers.into_iter().nth(2).ok_or_else(not_understood)?;
+        Ok(from_redis_value(count)?)
     }
 
     async fn reader(&self, lane: &Lane, partition: Partition) -> Result<Option<String>, RedisError> {

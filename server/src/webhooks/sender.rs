@@ -28,10 +28,10 @@ use crate::storage::sql::Fault;
 
 /// How long an endpoint is this worker's without a sign of life: if the worker dies, another sends what is pending after
 /// that time.
-const CLAIM: Duration = Duration::from_secs(15);
+const CLAIM: Duration = Duration::from_secs(6);
 
 /// How often the claims are renewed …
-const RENEWAL: Duration = Duration::from_secs(4);
+const RENEWAL: Duration = Duration::from_secs(2);
 
 /// … and endpoints looked for that nobody works on.
 const LOOK: Duration = Duration::from_secs(1);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 const CHANNELS: usize = 5;
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 4;
 
 #[tokio::test]
 async fn a_worker_that_is_killed_again_and_again_delivers_everything_under_one_id_and_in_order() {

@@ -170,6 +170,11 @@ impl Names {
         self.name(partition, format_args!("reader"))
     }
 
+    /// Who reads the outbox, by when they are forgotten.
+    pub fn readers(&self) -> String {
+        format!("{}:{{nodes}}:readers", self.prefix)
+    }
+
     /// An idempotency key of an app.
     pub fn once(&self, partition: Partition, app: &AppId, key: &str) -> String {
         self.name(partition, format_args!("once:{app}:{key}"))
