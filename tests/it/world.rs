@@ -1,6 +1,7 @@
 //! A platform as a test sees it: one real node, or several that share a Redis, and their apps.
 
 use crate::node::Node;
+use crate::process::Scratch;
 use crate::redis::RedisServer;
 use crate::request::Answer;
 use crate::topology::{Topology, report_exception};
@@ -218,6 +219,12 @@ impl Builder {
             environment.push(("DUNLIN_REDIS_URL".to_owned(), url));
             environment.push(("DUNLIN_REDIS__PREFIX".to_owned(), prefix.clone()));
         }
+        // Nodes of one platform share what they know of webhooks.
+        let shared = Scratch::new();
+        if count > 1 && self.apps.iter().any(|app| !app.webhooks.is_empty()) {
+            let url = format!("sqlite://{}", shared.file("shared.db").display());
+            environment.push(("DUNLIN_DATABASE_URL".to_owned(), url));
+        }
         let config = self.toml();
         let start = |number: usize| {
             let own = self.node_environments.iter().filter(|(node, ..)| *node == number);
@@ -234,6 +241,7 @@ impl Builder {
             prefix,
             is_troubled: self.is_troubled,
             seats: Mutex::default(),
+            _shared: shared,
         })
     }
 }
@@ -249,6 +257,8 @@ pub(crate) struct World {
     is_troubled: bool,
     /// How many sockets of each app were opened, so that every test, having an app of its own, begins on the same node.
     seats: Mutex<HashMap<String, usize>>,
+    /// What the nodes share on disk.
+    _shared: Scratch,
 }
 
 impl World {

@@ -1,7 +1,6 @@
 //! What customers are told of their channels, as their endpoints receive it.
 
 mod commands;
-mod crashes;
 mod events;
 mod failures;
 mod receiver;
