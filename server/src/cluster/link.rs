@@ -48,6 +48,8 @@ pub struct Link {
     pub(super) publishing: Lane,
     pub(super) subscriber: Lane,
     fate: Arc<Fate>,
+    /// It has taken over a topic: there is something to hear on it.
+    has_listened: AtomicBool,
     /// The subscribers of lost links, as long as they may have something to say that this one has not heard.
     former: Mutex<Vec<Former>>,
 }
@@ -94,6 +96,7 @@ impl Link {
     /// The new subscription failed.
     pub(super) async fn listen(&self, topics: &[&str]) -> Result<(), RedisError> {
         self.subscriber.subscribe(topics).await?;
+        self.has_listened.store(true, Ordering::Relaxed);
         let former = lock(&self.former).clone();
         for former in former {
             // Until it has confirmed, or cannot any more.
@@ -117,10 +120,13 @@ impl Link {
     /// The subscribers that a link after this one goes on hearing.
     fn become_former(&self) -> Vec<Former> {
         let mut all = mem::take(&mut *lock(&self.former));
-        all.push(Former {
-            lane: self.subscriber.clone(),
-            fate: Arc::clone(&self.fate),
-        });
+        // One that was lost before it listened to anything would push out one that did.
+        if self.has_listened.load(Ordering::Relaxed) {
+            all.push(Former {
+                lane: self.subscriber.clone(),
+                fate: Arc::clone(&self.fate),
+            });
+        }
         all.drain(..all.len().saturating_sub(MOST_FORMER));
         all
     }
@@ -202,6 +208,7 @@ impl Cluster {
             publishing,
             subscriber,
             fate,
+            has_listened: AtomicBool::new(false),
             former: Mutex::default(),
         }))
     }
