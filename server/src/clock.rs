@@ -24,7 +24,7 @@ pub fn unix_seconds() -> i64 {
 )]
 pub fn unix_millis() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(since)
 }
 
 /// Microseconds since 1970-01-01 UTC. For names of beginnings, of which a later one has a greater name.
@@ -51,6 +51,11 @@ pub fn monotonic_seconds_exact() -> f64 {
 /// keeps several of them and four bytes each are enough.
 pub fn monotonic_seconds() -> u32 {
     u32::try_from(START.elapsed().as_secs()).unwrap_or(u32::MAX)
+}
+
+/// A duration in whole milliseconds, rounded down.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A duration in whole seconds, rounded up, so that a coarse timer never fires early.

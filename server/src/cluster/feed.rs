@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use deadpool::managed::Object;
 use dunlin_protocol::names::ChannelName;
 use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
 use redis::{RedisError, Value, from_redis_value};
@@ -15,9 +15,9 @@ use tokio::time::sleep;
 use super::pump::not_understood;
 use super::{Cluster, millis};
 use crate::answer::Unavailable;
-use crate::clock;
 use crate::storage::redis::lane::Lane;
 use crate::storage::redis::names::{PARTITIONS, Partition};
+use crate::storage::redis::target::Lanes;
 use crate::webhooks::event::ChannelEvent;
 use crate::webhooks::outbox::{Entry, Feed, PartitionNumber, Place};
 
@@ -26,12 +26,11 @@ const TICK: Duration = Duration::from_millis(50);
 
 impl Cluster {
     /// A connection to read the outbox with, and whose failure costs nobody else anything.
-    async fn reading_lane(&self) -> Result<Lane, Unavailable> {
+    async fn reading_lane(&self) -> Result<Object<Lanes>, Unavailable> {
         if self.link.load().is_none() {
             return Err(Unavailable);
         }
-        let lane = self.pool.get().await.map_err(|_| Unavailable)?;
-        Ok(lane.clone())
+        self.pool.get().await.map_err(|_| Unavailable)
     }
 
     /// Takes and keeps the readership of this node's share of the partitions.
@@ -73,7 +72,7 @@ impl Cluster {
     /// How many read, this one included: nodes that deliver, not all there are.
     async fn readers(&self, lane: &Lane, id: &str) -> Result<u16, RedisError> {
         let (key, lease_ms) = (self.names.readers(), millis(self.section.lease));
-        let now_ms = clock::unix_millis().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
+        let now_ms = self.redis_millis();
         let mut commands = redis::pipe();
         commands.cmd("ZADD").arg(&key).arg(now_ms + lease_ms).arg(id);
         commands.cmd("ZREMRANGEBYSCORE").arg(&key).arg("-inf").arg(now_ms);
@@ -97,30 +96,28 @@ impl Cluster {
         limit: usize,
     ) -> Result<Vec<(PartitionNumber, Entry)>, Unavailable> {
         let lane = self.reading_lane().await?;
-        let streams: HashMap<String, PartitionNumber> = after
-            .iter()
-            .filter_map(|(number, _)| Some((self.names.outbox(Partition::from_number(*number)?), *number)))
-            .collect();
-        let keys: Vec<(String, String)> = after
+        let streams: Vec<(String, PartitionNumber, Place)> = after
             .iter()
             .filter_map(|(number, place)| {
-                Some((
-                    self.names.outbox(Partition::from_number(*number)?),
-                    place.to_string(),
-                ))
+                let partition = Partition::from_number(*number)?;
+                Some((self.names.outbox(partition), *number, *place))
             })
             .collect();
         // One command where one server has all of them.
         let at_once = if self.target.is_cluster() {
             1
         } else {
-            keys.len().max(1)
+            streams.len().max(1)
         };
-        let reads = keys.chunks(at_once).map(|keys| {
+        let reads = streams.chunks(at_once).map(|some| {
             let mut command = redis::cmd("XREAD");
             command.arg("COUNT").arg(limit).arg("STREAMS");
-            command.arg(keys.iter().map(|(key, _)| key).collect::<Vec<_>>());
-            command.arg(keys.iter().map(|(_, place)| place).collect::<Vec<_>>());
+            for (key, ..) in some {
+                command.arg(key);
+            }
+            for (.., place) in some {
+                command.arg(place.to_string());
+            }
             let lane = &lane;
             async move { lane.call(&command).await }
         });
@@ -128,6 +125,10 @@ impl Cluster {
             tracing::debug!(%error, "the outbox could not be read");
             Unavailable
         })?;
+        let numbers: HashMap<&str, PartitionNumber> = streams
+            .iter()
+            .map(|(key, number, _)| (key.as_str(), *number))
+            .collect();
         let mut entries = Vec::new();
         for answer in answers {
             if answer == Value::Nil {
@@ -136,7 +137,9 @@ impl Cluster {
             let read: HashMap<String, Vec<(String, Vec<String>)>> =
                 from_redis_value(answer).map_err(|_| Unavailable)?;
             for (key, found) in read {
-                let Some(number) = streams.get(&key) else { continue };
+                let Some(number) = numbers.get(key.as_str()) else {
+                    continue;
+                };
                 for (place, fields) in found {
                     if let Some(entry) = parse(&place, &fields) {
                         entries.push((*number, entry));

@@ -97,6 +97,11 @@ impl Cluster {
         })
     }
 
+    /// Redis's clock, as far as the last lease knows it: Unix milliseconds.
+    pub(super) fn redis_millis(&self) -> u64 {
+        clock::unix_millis().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed))
+    }
+
     /// `is_empty`: nothing is left behind. Otherwise the lease ends now, and whoever sees it sees to the rest.
     pub(super) async fn give_lease_back(&self, link: &Link, is_empty: bool) -> Result<(), RedisError> {
         self.has_left.store(true, Ordering::Release);

@@ -44,6 +44,7 @@ use tokio::time::Instant;
 use crate::answer::{Answer, Unavailable};
 use crate::apps::{App, Apps};
 use crate::broker::{Broker, BrokerEvents, HistoryPage, HistoryQuery, NotPublished, Publication};
+use crate::clock::millis;
 use crate::config::{CacheSection, IdempotencySection, RedisSection, WebhooksSection};
 use crate::lock::lock;
 use crate::presence::memory::CountThrottle;
@@ -389,8 +390,4 @@ impl Presence for Cluster {
 /// Random, so that a node that starts again is another.
 fn new_id() -> Arc<String> {
     Arc::new(format!("{:016x}", rand::random::<u64>()))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

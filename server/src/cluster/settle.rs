@@ -8,7 +8,6 @@ use tokio::time::{Duration, MissedTickBehavior, interval};
 
 use super::Cluster;
 use super::link::Link;
-use crate::clock;
 use crate::storage::redis::names::{Kind, Partition, Thing};
 use crate::storage::redis::scripts::SETTLE;
 
@@ -54,7 +53,7 @@ impl Cluster {
         let mut command = redis::cmd("ZRANGE");
         command.arg(&due).arg(0).arg(AT_ONCE - 1).arg("WITHSCORES");
         let entries: Vec<(String, f64)> = from_redis_value(link.holding.call(&command).await?)?;
-        let now_ms = clock::unix_millis().saturating_add_signed(self.clock_ahead_ms.load(Ordering::Relaxed));
+        let now_ms = self.redis_millis();
         let mut is_more_to_come = entries.len() == AT_ONCE;
         for (entry, at_ms) in entries {
             #[expect(clippy::cast_precision_loss, reason = "a time in milliseconds is exact")]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::store::Next;
+use crate::clock::millis;
 use crate::config::WebhooksSection;
 
 /// Pusher's own schedule, in seconds: about four minutes of pauses.
@@ -125,10 +126,6 @@ impl Schedule {
             Next::Retry { at_ms }
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// So many failures in a row, of whatever deliveries, close an endpoint off for a while.

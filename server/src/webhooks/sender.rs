@@ -22,7 +22,7 @@ use super::schedule::{Schedules, Verdict};
 use super::sign;
 use super::store::{Claim, Finished, Next, Store};
 use super::work::Work;
-use crate::clock;
+use crate::clock::{self, millis};
 use crate::config::WebhooksSection;
 use crate::storage::sql::Fault;
 
@@ -100,10 +100,6 @@ impl Sender {
 
     /// Until `end`; then what is under way is waited for, and the claims are given back.
     pub async fn run(mut self, end: CancellationToken) {
-        let sender = Shared {
-            egress: self.egress.clone(),
-            time: self.time,
-        };
         let mut under_way: FuturesUnordered<BoxFuture<'static, End>> = FuturesUnordered::new();
         loop {
             while let Some(ended) = under_way.next().now_or_never().flatten() {
@@ -121,7 +117,7 @@ impl Sender {
             while !end.is_cancelled()
                 && let Some(delivery) = self.lanes.next(now_ms)
             {
-                under_way.push(self.attempt(&sender, delivery));
+                under_way.push(self.attempt(delivery));
             }
             let due_ms = self.lanes.next_due_ms(now_ms).unwrap_or(u64::MAX);
             let longest = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)).min(LOOK);
@@ -286,9 +282,9 @@ impl Sender {
         }
     }
 
-    fn attempt(&self, shared: &Shared, delivery: Delivery) -> BoxFuture<'static, End> {
+    fn attempt(&self, delivery: Delivery) -> BoxFuture<'static, End> {
         let endpoint = self.endpoints.get(&delivery.app, &delivery.endpoint);
-        let (shared, schedules) = (shared.clone(), self.schedules.clone());
+        let (egress, time, schedules) = (self.egress.clone(), self.time, self.schedules.clone());
         async move {
             let at_ms = clock::unix_millis();
             let started = Instant::now();
@@ -306,7 +302,7 @@ impl Sender {
                     let headers =
                         sign::headers(endpoint, &delivery.id, at_ms / 1000, delivery.body.as_bytes());
                     let body = Bytes::from(delivery.body.clone());
-                    match shared.egress.post(url, headers, body, shared.time).await {
+                    match egress.post(url, headers, body, time).await {
                         Ok(received) => (
                             Verdict::of(received.status, received.retry_after),
                             Some(received.status),
@@ -347,17 +343,6 @@ impl Sender {
     }
 }
 
-/// What every attempt needs.
-#[derive(Clone)]
-struct Shared {
-    egress: Egress,
-    time: Duration,
-}
-
 fn key(claim: Claim) -> Key {
     (claim.app, claim.endpoint)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::egress::{Egress, Guard};
+use super::egress::Egress;
 use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
 use super::feeder::Feeder;
@@ -45,18 +45,11 @@ pub enum StartError {
 /// The endpoints of the configuration, of which the apps know from now on. What is wrong with one was said when the
 /// configuration was read.
 pub fn configured(config: &Config, apps: &Apps) -> Arc<Endpoints> {
-    let guard = guard(config);
+    let guard = config.guard();
     let of_app = |app| Endpoint::all_of(app, &guard).unwrap_or_default();
     let endpoints = Arc::new(Endpoints::default());
     endpoints.replace(config.apps.iter().flat_map(of_app), apps);
     endpoints
-}
-
-/// Which addresses its endpoints may have.
-pub fn guard(config: &Config) -> Guard {
-    let own_ports = [config.server.port, config.server.metrics_port, config.tls.port];
-    let own_ports = own_ports.into_iter().filter(|port| *port != 0).collect();
-    Guard::new(config.webhooks.allow_networks.clone(), own_ports, Vec::new())
 }
 
 /// Delivers until it is stopped, on a thread of its own: what it does never stands in front of a publish.
@@ -147,7 +140,7 @@ impl Parts {
         endpoints: Arc<Endpoints>,
     ) -> Result<Self, StartError> {
         let database = Database::open(&config.database, &config.server.data_dir).await?;
-        let egress = Egress::new(Arc::new(guard(config)), Vec::new())?;
+        let egress = Egress::new(Arc::new(config.guard()), Vec::new())?;
         let (store, work) = (Store::new(database), Arc::<Work>::default());
         let section = config.webhooks.clone();
         Ok(Self {
@@ -172,8 +165,7 @@ async fn prune(store: Store, section: WebhooksSection) {
     loop {
         sleep(PRUNING).await;
         let now_ms = clock::unix_millis();
-        let before =
-            |time: Duration| now_ms.saturating_sub(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let before = |time: Duration| now_ms.saturating_sub(clock::millis(time));
         let (done, dead) = (before(section.retain_done), before(section.retain_dead));
         while let Ok(count) = store.prune(now_ms, done, dead, PRUNED_AT_ONCE).await {
             if count < u64::from(PRUNED_AT_ONCE) {

@@ -10,7 +10,6 @@ use crate::config::Config;
 use crate::webhooks::delivery::EndpointId;
 use crate::webhooks::endpoint::Endpoint;
 use crate::webhooks::store::{EndpointState, Store};
-use crate::webhooks::worker;
 
 /// A line per endpoint of the configuration: how it does, and its latest attempt.
 pub(super) async fn list(
@@ -79,7 +78,7 @@ pub(super) async fn enable(
 }
 
 fn configured(config: &Config) -> Vec<Arc<Endpoint>> {
-    let guard = worker::guard(config);
+    let guard = config.guard();
     let apps = config.apps.iter();
     // What is wrong with one was said when the configuration was read.
     apps.flat_map(|app| Endpoint::all_of(app, &guard).unwrap_or_default())
