@@ -15,14 +15,44 @@ use tokio::time::sleep;
 use super::pump::not_understood;
 use super::{Cluster, millis};
 use crate::answer::Unavailable;
+use crate::lock::lock;
 use crate::storage::redis::lane::Lane;
 use crate::storage::redis::names::{PARTITIONS, Partition};
 use crate::storage::redis::target::Lanes;
 use crate::webhooks::event::ChannelEvent;
-use crate::webhooks::outbox::{Entry, Feed, PartitionNumber, Place};
+use crate::webhooks::outbox::{Entry, Feed, PartitionNumber, Place, Waiting};
 
 /// How often a reader looks.
 const TICK: Duration = Duration::from_millis(50);
+
+/// What has left the outbox of the partitions that this node reads: because it was read, or because there was no room.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Of each partition: how many had left at the last look, those forgotten since included.
+    partitions: HashMap<PartitionNumber, u64>,
+    dropped: u64,
+}
+
+impl Left {
+    /// What is another's, another may forget.
+    fn keep(&mut self, owned: &[PartitionNumber]) {
+        self.partitions.retain(|partition, _| owned.contains(partition));
+    }
+
+    /// `None`: it is not known how many. Then the next look begins anew.
+    fn forgot(&mut self, partition: PartitionNumber, count: Option<u64>) {
+        match (count, self.partitions.get_mut(&partition)) {
+            (Some(count), Some(left)) => *left += count,
+            (_, _) => drop(self.partitions.remove(&partition)),
+        }
+    }
+
+    fn saw(&mut self, partition: PartitionNumber, left: u64) {
+        if let Some(known) = self.partitions.insert(partition, left) {
+            self.dropped += left.saturating_sub(known);
+        }
+    }
+}
 
 impl Cluster {
     /// A connection to read the outbox with, and whose failure costs nobody else anything.
@@ -63,7 +93,8 @@ impl Cluster {
             }
             Ok::<_, RedisError>(owned)
         };
-        kept.await.map_err(|error| {
+        let kept = kept.await.inspect(|owned| lock(&self.left).keep(owned));
+        kept.map_err(|error| {
             tracing::debug!(%error, "the readership of the outbox could not be kept");
             Unavailable
         })
@@ -156,8 +187,8 @@ impl Cluster {
         Ok(entries)
     }
 
-    async fn forget_outbox(&self, partition: PartitionNumber, up_to: Place) -> Result<(), Unavailable> {
-        let Some(partition) = Partition::from_number(partition) else {
+    async fn forget_outbox(&self, number: PartitionNumber, up_to: Place) -> Result<(), Unavailable> {
+        let Some(partition) = Partition::from_number(number) else {
             return Ok(());
         };
         let lane = self.reading_lane().await?;
@@ -166,7 +197,61 @@ impl Cluster {
             .arg("MINID")
             .arg("=")
             .arg(up_to.next().to_string());
-        lane.call(&trim).await.map(|_| ()).map_err(|_| Unavailable)
+        let trimmed = lane.call(&trim).await;
+        let count = trimmed.as_ref().ok().cloned();
+        let count = count.and_then(|count| from_redis_value(count).ok());
+        lock(&self.left).forgot(number, count);
+        trimmed.map(|_| ()).map_err(|_| Unavailable)
+    }
+
+    async fn outbox_waiting(&self, of: &[PartitionNumber]) -> Result<Waiting, Unavailable> {
+        let lane = self.reading_lane().await?;
+        let looks = of.iter().filter_map(|number| {
+            let partition = Partition::from_number(*number)?;
+            let lane = &lane;
+            Some(async move { Ok((*number, self.look_at_outbox(lane, partition).await?)) })
+        });
+        let looks: Vec<_> = try_join_all(looks).await.map_err(|error: RedisError| {
+            tracing::debug!(%error, "the outbox could not be looked at");
+            Unavailable
+        })?;
+        let now_ms = self.redis_millis();
+        let mut left = lock(&self.left);
+        let mut oldest = None;
+        for (number, (gone, first_ms)) in looks {
+            left.saw(number, gone);
+            let age = first_ms.map(|ms| Duration::from_millis(now_ms.saturating_sub(ms)));
+            oldest = oldest.max(age);
+        }
+        let dropped = left.dropped;
+        Ok(Waiting { oldest, dropped })
+    }
+
+    /// How many entries have ever left a partition, and when its first one came.
+    async fn look_at_outbox(
+        &self,
+        lane: &Lane,
+        partition: Partition,
+    ) -> Result<(u64, Option<u64>), RedisError> {
+        let mut look = redis::cmd("XINFO");
+        look.arg("STREAM").arg(self.names.outbox(partition));
+        let answer = match lane.call(&look).await {
+            // Nothing was ever written there.
+            Err(error) if error.code() == Some("ERR") => return Ok((0, None)),
+            answer => answer?,
+        };
+        let facts: HashMap<String, Value> = from_redis_value(answer)?;
+        let number = |name| {
+            let value = facts.get(name).cloned().ok_or_else(not_understood)?;
+            Ok::<u64, RedisError>(from_redis_value(value)?)
+        };
+        let gone = number("entries-added")?.saturating_sub(number("length")?);
+        let first: Option<(String, Value)> = match facts.get("first-entry") {
+            Some(entry) => from_redis_value(entry.clone())?,
+            None => None,
+        };
+        let first: Option<Place> = first.and_then(|(place, _)| place.parse().ok());
+        Ok((gone, first.map(|place| place.ms)))
     }
 }
 
@@ -218,11 +303,42 @@ impl Feed for Cluster {
         self.forget_outbox(partition, up_to).boxed()
     }
 
+    fn waiting<'a>(&'a self, of: &'a [PartitionNumber]) -> BoxFuture<'a, Result<Waiting, Unavailable>> {
+        self.outbox_waiting(of).boxed()
+    }
+
     fn wait(&self) -> BoxFuture<'_, ()> {
         sleep(TICK).boxed()
     }
 
     fn is_durable(&self) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_left_the_outbox_and_was_not_forgotten_was_dropped() {
+        let mut left = Left::default();
+        // What left before the first look is nobody's business here.
+        left.saw(1, 500);
+        left.forgot(1, Some(40));
+        left.saw(1, 540);
+        assert_eq!(left.dropped, 0);
+        left.forgot(1, Some(10));
+        left.saw(1, 557);
+        assert_eq!(left.dropped, 7);
+        // Another read it meanwhile, then nobody knows how many were forgotten, then Redis was emptied.
+        left.keep(&[2]);
+        left.saw(1, 900);
+        left.forgot(1, None);
+        left.saw(1, 950);
+        left.saw(1, 0);
+        left.forgot(3, Some(5));
+        left.saw(3, 5);
+        assert_eq!(left.dropped, 7);
     }
 }

@@ -18,6 +18,7 @@ pub mod schedule;
 pub mod sender;
 pub mod settling;
 pub mod sign;
+pub mod stats;
 pub mod store;
 pub mod work;
 pub mod worker;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use dunlin_protocol::names::{AppId, ChannelName};
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
@@ -86,6 +87,15 @@ pub struct Entry {
 /// A part of the outbox. All events of one channel are in the same.
 pub type PartitionNumber = u16;
 
+/// What a reader has not let go of yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// How long ago the first of it happened.
+    pub oldest: Option<Duration>,
+    /// Entries that have made way unread because the outbox was full, as far as this process saw it.
+    pub dropped: u64,
+}
+
 /// The outbox as its reader sees it. Of several readers, each has partitions of its own.
 ///
 /// A promise of every implementation: the entries of a partition are read in the order in which they were appended, and
@@ -101,6 +111,8 @@ pub trait Feed: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>>;
     /// Forgets every entry up to and including this place.
     fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>>;
+    /// What there is of these partitions, all of them this reader's. Asked between a read and the next.
+    fn waiting<'a>(&'a self, of: &'a [PartitionNumber]) -> BoxFuture<'a, Result<Waiting, Unavailable>>;
     /// Returns when there may be something new, at the latest after a moment.
     fn wait(&self) -> BoxFuture<'_, ()>;
     /// Whether entries outlive this process: then how far they were read is to be remembered with what they became.
@@ -131,11 +143,6 @@ impl MemoryOutbox {
             state: Mutex::default(),
             appended: Notify::new(),
         }
-    }
-
-    /// Entries that made way unread.
-    pub fn dropped(&self) -> u64 {
-        lock(&self.state).dropped
     }
 }
 
@@ -191,6 +198,19 @@ impl Feed for MemoryOutbox {
         let count = state.entries.partition_point(|entry| entry.place <= up_to);
         state.entries.drain(..count);
         ready(Ok(())).boxed()
+    }
+
+    fn waiting<'a>(&'a self, _: &'a [PartitionNumber]) -> BoxFuture<'a, Result<Waiting, Unavailable>> {
+        let state = lock(&self.state);
+        let age = |entry: &Entry| clock::unix_millis().saturating_sub(entry.happened_at_ms);
+        ready(Ok(Waiting {
+            oldest: state
+                .entries
+                .front()
+                .map(|entry| Duration::from_millis(age(entry))),
+            dropped: state.dropped,
+        }))
+        .boxed()
     }
 
     fn wait(&self) -> BoxFuture<'_, ()> {
@@ -250,7 +270,10 @@ mod tests {
             append(&outbox, count);
         }
         assert_eq!(counts(&read(&outbox, Place::default(), 9).await), [3, 4]);
-        assert_eq!(outbox.dropped(), 3);
+        let waiting = outbox.waiting(&[0]).await.unwrap();
+        assert!(waiting.dropped == 3 && waiting.oldest.is_some(), "{waiting:?}");
+        outbox.forget(0, Place { ms: 0, number: 5 }).await.unwrap();
+        assert_eq!(outbox.waiting(&[0]).await.unwrap().oldest, None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::endpoints::Endpoints;
 use super::feeder::Feeder;
 use super::outbox::Feed;
 use super::sender::Sender;
+use super::stats::Stats;
 use super::store::Store;
 use super::work::Work;
 use crate::apps::Apps;
@@ -65,6 +66,7 @@ impl Worker {
         config: &Config,
         feed: Arc<dyn Feed>,
         endpoints: Arc<Endpoints>,
+        stats: Arc<Stats>,
     ) -> Result<Self, StartError> {
         let end = CancellationToken::new();
         let (say_started, started) = oneshot::channel();
@@ -74,7 +76,10 @@ impl Worker {
         thread::Builder::new()
             .name("webhooks".to_owned())
             .spawn(move || {
-                let open = || Parts::open(&config, Arc::clone(&feed), Arc::clone(&endpoints));
+                let open = || {
+                    let stats = Arc::clone(&stats);
+                    Parts::open(&config, Arc::clone(&feed), Arc::clone(&endpoints), stats)
+                };
                 match runtime.block_on(open()) {
                     Ok(parts) => {
                         say_started.send(Ok(())).ok();
@@ -130,6 +135,8 @@ struct Parts {
     feeder: Feeder,
     sender: Sender,
     store: Store,
+    endpoints: Arc<Endpoints>,
+    stats: Arc<Stats>,
     section: WebhooksSection,
 }
 
@@ -138,30 +145,48 @@ impl Parts {
         config: &Config,
         feed: Arc<dyn Feed>,
         endpoints: Arc<Endpoints>,
+        stats: Arc<Stats>,
     ) -> Result<Self, StartError> {
         let database = Database::open(&config.database, &config.server.data_dir).await?;
         let egress = Egress::new(Arc::new(config.guard()), Vec::new())?;
         let (store, work) = (Store::new(database), Arc::<Work>::default());
         let section = config.webhooks.clone();
         Ok(Self {
-            feeder: Feeder::new(feed, store.clone(), Arc::clone(&endpoints), Arc::clone(&work)),
-            sender: Sender::new(store.clone(), egress, endpoints, work, &section),
+            feeder: Feeder::new(
+                feed,
+                store.clone(),
+                Arc::clone(&endpoints),
+                Arc::clone(&work),
+                Arc::clone(&stats),
+            ),
+            sender: Sender::new(
+                store.clone(),
+                egress,
+                Arc::clone(&endpoints),
+                work,
+                Arc::clone(&stats),
+                &section,
+            ),
             store,
+            endpoints,
+            stats,
             section,
         })
     }
 
     async fn run(self, end: CancellationToken) {
-        let pruning = end.run_until_cancelled(prune(self.store, self.section));
+        let watching = end.run_until_cancelled(self.stats.watch(&self.store, &self.endpoints));
+        let pruning = end.run_until_cancelled(prune(&self.store, self.section));
         tokio::join!(
             self.feeder.run(end.clone()),
             self.sender.run(end.clone()),
+            watching,
             pruning
         );
     }
 }
 
-async fn prune(store: Store, section: WebhooksSection) {
+async fn prune(store: &Store, section: WebhooksSection) {
     loop {
         sleep(PRUNING).await;
         let now_ms = clock::unix_millis();

@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod failures;
+mod numbers;
 mod receiver;
 mod yalgaar;
 
