@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Batcher};
 use super::delivery::{EndpointId, NewDelivery, Source};
 use super::endpoints::Endpoints;
+use super::lanes::Key;
 use super::outbox::{Entry, Feed, PartitionNumber, Place};
 use super::stats::Stats;
 use super::store::{CursorMove, Store};
@@ -321,6 +322,13 @@ impl Feeder {
         }
         Ok(())
     }
+}
+
+/// Whose cursor it is.
+pub(super) fn owner_of(cursor: &str) -> Option<Key> {
+    let mut parts = cursor.split('/').skip(1);
+    let (app, endpoint) = (parts.next()?, parts.next()?);
+    Some((app.parse().ok()?, EndpointId(endpoint.into())))
 }
 
 /// What the store calls the cursor of an endpoint and source in a partition.

@@ -20,5 +20,6 @@ pub mod settling;
 pub mod sign;
 pub mod stats;
 pub mod store;
+mod sweep;
 pub mod work;
 pub mod worker;

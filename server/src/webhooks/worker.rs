@@ -8,7 +8,7 @@ use std::{io, thread};
 use futures_util::FutureExt as _;
 use tokio::runtime;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::egress::Egress;
@@ -19,6 +19,7 @@ use super::outbox::Feed;
 use super::sender::Sender;
 use super::stats::Stats;
 use super::store::Store;
+use super::sweep::sweep;
 use super::work::Work;
 use crate::apps::Apps;
 use crate::clock;
@@ -28,6 +29,9 @@ use crate::storage::sql::{Database, OpenError};
 /// How often what is too old is forgotten, and how much of it at a time.
 const PRUNING: Duration = Duration::from_mins(1);
 const PRUNED_AT_ONCE: u32 = 10_000;
+
+/// How often what is known of endpoints that are gone is forgotten.
+const SWEEPING: Duration = Duration::from_hours(1);
 
 /// After a breakdown.
 const RECOVERY: Duration = Duration::from_secs(1);
@@ -176,7 +180,7 @@ impl Parts {
 
     async fn run(self, end: CancellationToken) {
         let watching = end.run_until_cancelled(self.stats.watch(&self.store, &self.endpoints));
-        let pruning = end.run_until_cancelled(prune(&self.store, self.section));
+        let pruning = end.run_until_cancelled(prune(&self.store, &self.endpoints, self.section));
         tokio::join!(
             self.feeder.run(end.clone()),
             self.sender.run(end.clone()),
@@ -186,9 +190,9 @@ impl Parts {
     }
 }
 
-async fn prune(store: &Store, section: WebhooksSection) {
+async fn prune(store: &Store, endpoints: &Endpoints, section: WebhooksSection) {
+    let mut swept_at: Option<Instant> = None;
     loop {
-        sleep(PRUNING).await;
         let now_ms = clock::unix_millis();
         let before = |time: Duration| now_ms.saturating_sub(clock::millis(time));
         let (done, dead) = (before(section.retain_done), before(section.retain_dead));
@@ -197,5 +201,12 @@ async fn prune(store: &Store, section: WebhooksSection) {
                 break;
             }
         }
+        if swept_at.is_none_or(|at| at.elapsed() >= SWEEPING) {
+            swept_at = Some(Instant::now());
+            if let Err(fault) = sweep(store, endpoints, done.min(dead)).await {
+                tracing::warn!(%fault, "what is known of endpoints that are gone is not forgotten yet");
+            }
+        }
+        sleep(PRUNING).await;
     }
 }

@@ -14,6 +14,7 @@ mod claim;
 #[cfg(test)]
 mod contract;
 mod endpoints;
+mod forget;
 mod record;
 mod rows;
 
