@@ -40,6 +40,7 @@ async fn run(fresh: impl AsyncFn() -> Scratch) {
     an_endpoint_is_changed_by_whoever_saw_its_last_version(&fresh().await).await;
     what_was_done_for_an_endpoint_of_late_is_not_forgotten(&fresh().await).await;
     a_cursor_that_has_moved_is_not_forgotten(&fresh().await).await;
+    attempts_are_logged_in_the_order_in_which_they_were_stored(&fresh().await).await;
 }
 
 /// Some time. The store has no clock.
@@ -828,4 +829,36 @@ async fn a_cursor_that_has_moved_is_not_forgotten(scratch: &Scratch) {
     assert!(store.forget_cursor("a", "1-0").await.unwrap());
     assert!(!store.forget_cursor("a", "1-0").await.unwrap());
     assert_eq!(store.cursors("", 9).await.unwrap(), page(&["b", "c"]));
+}
+
+async fn attempts_are_logged_in_the_order_in_which_they_were_stored(scratch: &Scratch) {
+    let store = store(scratch).await;
+    assert_eq!(store.last_attempt().await.unwrap(), 0);
+    add(&store, &several(2, "1", "a")).await;
+    add(&store, &several(1, "2", "b")).await;
+    claim(&store, "w", 9).await;
+    let (ours, theirs) = (pending(&store, "1", "a").await, pending(&store, "2", "b").await);
+    let ends = [
+        (&ours[0], Next::Retry { at_ms: NOW }),
+        (&theirs[0], Next::Done),
+        (&ours[1], Next::Done),
+        (&ours[0], Next::Done),
+    ];
+    for (n, (delivery, next)) in ends.into_iter().enumerate() {
+        let end = finished(delivery, NOW + n as u64, next);
+        store.record("w", NOW, &[end]).await.unwrap();
+    }
+    let last = store.last_attempt().await.unwrap();
+    let logged = async |after, limit| -> (i64, Vec<(u64, u64)>) {
+        let (looked_at, found) = store.attempts_of(&app("1"), after, limit).await.unwrap();
+        let found = found.iter().map(|one| (one.attempt.at_ms - NOW, one.number));
+        (looked_at, found.collect())
+    };
+    let all = logged(0, 9).await;
+    assert_eq!(all, (last, vec![(0, 1), (2, 1), (3, 2)]));
+    // What is another app's is passed over, and counts.
+    let (looked_at, found) = logged(0, 2).await;
+    assert_eq!(found, [(0, 1)]);
+    assert_eq!(logged(looked_at, 9).await, (last, vec![(2, 1), (3, 2)]));
+    assert_eq!(logged(last, 9).await, (last, vec![]));
 }
