@@ -1,7 +1,7 @@
 //! What operators can count: metrics, usage, and what the log says.
 
 use super::receiver::{Receiver, Reply};
-use super::{endpoint, scene};
+use super::{QUICK, endpoint, scene};
 use crate::client::Client;
 use crate::node::Node;
 use crate::request::Http;
@@ -148,4 +148,66 @@ async fn an_endpoint_that_is_disabled_is_counted_and_the_log_says_who_and_why() 
             && metric(&world.nodes[0], "disabled_endpoints").await.to_string() == "1"
     })
     .await;
+}
+
+#[tokio::test]
+async fn what_is_no_delivery_yet_is_seen_by_its_age() {
+    let receiver = Receiver::start();
+    // Longer than the test takes.
+    let app = App::new(1).webhook(&endpoint(&receiver.url("/")).replace("batch_ms = 0", "batch_ms = 60000"));
+    let world = super::world(&app);
+    assert_eq!(total(&world, "outbox_lag_seconds").await.to_string(), "0");
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    until("the event is a second old", async || {
+        total(&world, "outbox_lag_seconds").await >= 1.0
+    })
+    .await;
+    assert_eq!(total(&world, "made_total").await.to_string(), "0");
+}
+
+#[tokio::test]
+async fn events_that_find_no_room_in_the_outbox_are_counted() {
+    let mut receiver = Receiver::start();
+    let lines = format!(
+        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 0\n",
+        receiver.url("/")
+    );
+    let app = App::new(1).webhook(&lines);
+    let world = World::builder()
+        .config(&format!(
+            "[redis]\noutbox_entries = 100\nlease_ms = 30000\n{QUICK}"
+        ))
+        .app(&app)
+        .nodes(2)
+        .node_env(1, "DUNLIN_WEBHOOKS__DELIVER", "false")
+        .start();
+    let (reader, other) = world.pair();
+    other.publish(&app, "a", "e", "first").await;
+    receiver.next().await;
+    // Then it has left the outbox as well.
+    until("it is delivered", async || {
+        metric(reader, "delivered_total").await > 0.0
+    })
+    .await;
+    assert_eq!(metric(reader, "outbox_dropped_total").await.to_string(), "0");
+    reader.pause();
+    for _ in 0..500 {
+        other.publish(&app, "a", "e", "more").await;
+    }
+    reader.resume();
+    until("they are counted", async || {
+        metric(reader, "outbox_dropped_total").await > 0.0
+    })
+    .await;
+    let dropped = metric(reader, "outbox_dropped_total").await;
+    // Redis trims by the hundred, or by a few when they are long.
+    assert!((200.0..=400.0).contains(&dropped), "{dropped}");
+    let mut received = 0;
+    while f64::from(received) < 500.0 - dropped {
+        let request = receiver.next().await;
+        let data = request.json()["items"]["data"].take();
+        received += u32::try_from(data.as_array().expect("a list").len()).expect("few");
+    }
+    assert_eq!((500.0 - f64::from(received)).to_string(), dropped.to_string());
 }
