@@ -17,6 +17,7 @@ use super::{Cluster, millis};
 use crate::answer::Unavailable;
 use crate::storage::redis::lane::Lane;
 use crate::storage::redis::names::{PARTITIONS, Partition};
+use crate::storage::redis::scripts::FORGET;
 use crate::storage::redis::target::Lanes;
 use crate::webhooks::event::ChannelEvent;
 use crate::webhooks::outbox::{Entry, Feed, PartitionNumber, Place};
@@ -37,36 +38,66 @@ impl Cluster {
     async fn keep_readership(&self) -> Result<Vec<PartitionNumber>, Unavailable> {
         let lane = self.reading_lane().await?;
         let id = self.id.load_full();
-        let lease_ms = millis(self.section.lease).to_string();
         let kept = async {
             let share = PARTITIONS.div_ceil(self.readers(&lane, &id).await?.max(1));
             let readers =
                 try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
-            let mut owned = Vec::new();
+            let (mut taken, mut commands) = (0, Vec::new());
             for (partition, reader) in Partition::all().zip(readers) {
                 let key = self.names.reader(partition);
                 let is_mine = reader.as_deref() == Some(id.as_str());
-                let has_room = owned.len() < usize::from(share);
-                if is_mine && has_room {
-                    let mut keep = redis::cmd("PEXPIRE");
-                    lane.call(keep.arg(&key).arg(&lease_ms)).await?;
-                    owned.push(partition.number());
+                let mut command;
+                if taken < share && (is_mine || reader.is_none()) {
+                    taken += 1;
+                    command = redis::cmd("SET");
+                    command.arg(key).arg(id.as_str());
+                    command
+                        .arg(if is_mine { "XX" } else { "NX" })
+                        .arg("PX")
+                        .arg(millis(self.section.lease));
                 } else if is_mine {
-                    lane.call(redis::cmd("DEL").arg(&key)).await?;
-                } else if reader.is_none() && has_room {
-                    let mut take = redis::cmd("SET");
-                    take.arg(&key).arg(id.as_str()).arg("NX").arg("PX").arg(&lease_ms);
-                    if lane.call(&take).await? != Value::Nil {
-                        owned.push(partition.number());
-                    }
+                    command = redis::cmd("DEL");
+                    command.arg(key);
+                } else {
+                    continue;
                 }
+                commands.push((partition.number(), command));
             }
+            let answers = try_join_all(commands.iter().map(|(_, command)| lane.call(command))).await?;
+            let owned = commands.iter().zip(answers);
+            let owned = owned.filter(|(_, answer)| *answer == Value::Okay);
+            let owned = owned.map(|((number, _), _)| *number).collect();
             Ok::<_, RedisError>(owned)
         };
         kept.await.map_err(|error| {
             tracing::debug!(%error, "the readership of the outbox could not be kept");
             Unavailable
         })
+    }
+
+    /// Those whose reader this node is; what cannot be given back runs out.
+    async fn give_readership_back(&self) -> Result<(), Unavailable> {
+        let lane = self.reading_lane().await?;
+        let id = self.id.load_full();
+        let given = async {
+            let readers =
+                try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
+            let mine = Partition::all()
+                .zip(readers)
+                .filter(|(_, reader)| reader.as_deref() == Some(id.as_str()));
+            let mut commands: Vec<_> = mine
+                .map(|(partition, _)| {
+                    let mut command = redis::cmd("DEL");
+                    command.arg(self.names.reader(partition));
+                    command
+                })
+                .collect();
+            let mut forget_me = redis::cmd("ZREM");
+            forget_me.arg(self.names.readers()).arg(id.as_str());
+            commands.push(forget_me);
+            try_join_all(commands.iter().map(|command| lane.call(command))).await
+        };
+        given.await.map(|_| ()).map_err(|_: RedisError| Unavailable)
     }
 
     /// How many read, this one included: nodes that deliver, not all there are.
@@ -156,17 +187,18 @@ impl Cluster {
         Ok(entries)
     }
 
-    async fn forget_outbox(&self, partition: PartitionNumber, up_to: Place) -> Result<(), Unavailable> {
+    async fn forget_outbox(&self, partition: PartitionNumber, up_to: Place) -> Result<u64, Unavailable> {
         let Some(partition) = Partition::from_number(partition) else {
-            return Ok(());
+            return Ok(0);
         };
         let lane = self.reading_lane().await?;
-        let mut trim = redis::cmd("XTRIM");
-        trim.arg(self.names.outbox(partition))
-            .arg("MINID")
-            .arg("=")
-            .arg(up_to.next().to_string());
-        lane.call(&trim).await.map(|_| ()).map_err(|_| Unavailable)
+        let keys = [self.names.outbox(partition), self.names.outbox_gone(partition)];
+        let first_kept = up_to.next().to_string();
+        let lost = FORGET
+            .run(&lane, &[&keys[0], &keys[1]], &[first_kept.as_bytes()])
+            .await;
+        lost.and_then(|lost| Ok(from_redis_value(lost)?))
+            .map_err(|_| Unavailable)
     }
 }
 
@@ -214,8 +246,13 @@ impl Feed for Cluster {
         self.read_outbox(after, limit).boxed()
     }
 
-    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<u64, Unavailable>> {
         self.forget_outbox(partition, up_to).boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        // Nobody is left to hear that it failed.
+        self.give_readership_back().map(drop).boxed()
     }
 
     fn wait(&self) -> BoxFuture<'_, ()> {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -99,8 +100,11 @@ pub trait Feed: Send + Sync {
         after: &'a [(PartitionNumber, Place)],
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>>;
-    /// Forgets every entry up to and including this place.
-    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>>;
+    /// Forgets every entry up to and including this place. Returns how many made way since the last time before anybody
+    /// had read them, because the outbox was full.
+    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<u64, Unavailable>>;
+    /// This reader has ended: its partitions are free for others at once.
+    fn leave(&self) -> BoxFuture<'_, ()>;
     /// Returns when there may be something new, at the latest after a moment.
     fn wait(&self) -> BoxFuture<'_, ()>;
     /// Whether entries outlive this process: then how far they were read is to be remembered with what they became.
@@ -120,7 +124,10 @@ pub struct MemoryOutbox {
 struct State {
     entries: VecDeque<Entry>,
     appended: u64,
-    dropped: u64,
+    /// How far anybody has read.
+    read_to: Place,
+    /// Entries that made way unread, and of which nobody was told yet.
+    lost: u64,
 }
 
 impl MemoryOutbox {
@@ -131,11 +138,6 @@ impl MemoryOutbox {
             state: Mutex::default(),
             appended: Notify::new(),
         }
-    }
-
-    /// Entries that made way unread.
-    pub fn dropped(&self) -> u64 {
-        lock(&self.state).dropped
     }
 }
 
@@ -157,9 +159,10 @@ impl Outbox for MemoryOutbox {
                 event,
                 happened_at_ms: clock::unix_millis(),
             };
-            if state.entries.len() == self.capacity {
-                state.entries.pop_front();
-                state.dropped += 1;
+            if state.entries.len() == self.capacity
+                && let Some(oldest) = state.entries.pop_front()
+            {
+                state.lost += u64::from(oldest.place > state.read_to);
             }
             state.entries.push_back(entry);
         }
@@ -177,20 +180,28 @@ impl Feed for MemoryOutbox {
         after: &'a [(PartitionNumber, Place)],
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>> {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
         let entries = after.iter().flat_map(|(partition, after)| {
             let first = state.entries.partition_point(|entry| entry.place <= *after);
             let entries = state.entries.range(first..).take(limit).cloned();
             entries.map(|entry| (*partition, entry))
         });
-        ready(Ok(entries.collect())).boxed()
+        let entries: Vec<_> = entries.collect();
+        if let Some((_, last)) = entries.last() {
+            state.read_to = state.read_to.max(last.place);
+        }
+        ready(Ok(entries)).boxed()
     }
 
-    fn forget(&self, _: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn forget(&self, _: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<u64, Unavailable>> {
         let mut state = lock(&self.state);
         let count = state.entries.partition_point(|entry| entry.place <= up_to);
         state.entries.drain(..count);
-        ready(Ok(())).boxed()
+        ready(Ok(mem::take(&mut state.lost))).boxed()
+    }
+
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
     }
 
     fn wait(&self) -> BoxFuture<'_, ()> {
@@ -249,8 +260,13 @@ mod tests {
         for count in 0..5 {
             append(&outbox, count);
         }
-        assert_eq!(counts(&read(&outbox, Place::default(), 9).await), [3, 4]);
-        assert_eq!(outbox.dropped(), 3);
+        let entries = read(&outbox, Place::default(), 9).await;
+        assert_eq!(counts(&entries), [3, 4]);
+        assert_eq!(outbox.forget(0, entries[0].0).await, Ok(3));
+        assert_eq!(outbox.forget(0, entries[0].0).await, Ok(0), "said once");
+        append(&outbox, 5);
+        append(&outbox, 6);
+        assert_eq!(outbox.forget(0, entries[1].0).await, Ok(0), "it had been read");
     }
 
     #[test]
