@@ -25,7 +25,7 @@ async fn a_worker_that_is_killed_again_and_again_delivers_everything_under_one_i
     );
     let app = App::new(1).webhook(&lines);
     let world = World::builder()
-        .config(QUICK)
+        .config(&format!("{QUICK}\nclaim_ms = 1000"))
         .config("[redis]\nlease_ms = 1500\nlease_refresh_ms = 500")
         .app(&app)
         .nodes(2)
