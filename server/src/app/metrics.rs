@@ -31,6 +31,7 @@ use crate::hub::{Hub, WorkerCounters};
 use crate::presence::memory::MemoryPresence;
 use crate::storage::memory::Channels;
 use crate::transports::fallback::table::Sessions;
+use crate::webhooks::stats::{Queue, Stats};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +46,7 @@ pub struct Sources {
     /// `None` on a node that is alone.
     pub cluster: Option<Arc<Cluster>>,
     pub sessions: Arc<Sessions>,
+    pub webhooks: Arc<Stats>,
     pub readiness: Arc<Readiness>,
 }
 
@@ -106,10 +108,24 @@ struct AppUsage<'a> {
     client_events: u64,
     deliveries: u64,
     rate_limited: u64,
+    webhooks: WebhookUsage,
+}
+
+/// How the app's webhooks stand, and what became of those that this node sent.
+#[derive(Debug, Serialize)]
+struct WebhookUsage {
+    queued: u64,
+    oldest_queued_s: u64,
+    dead_letters: u64,
+    disabled_endpoints: u64,
+    delivered: u64,
+    failed_attempts: u64,
+    retries: u64,
+    given_up: u64,
 }
 
 impl<'a> AppUsage<'a> {
-    fn of(app: &'a App) -> Self {
+    fn of(app: &'a App, queue: Queue) -> Self {
         let counters = &app.counters;
         Self {
             id: app.id.as_str(),
@@ -118,6 +134,16 @@ impl<'a> AppUsage<'a> {
             client_events: counters.client_events.load(Relaxed),
             deliveries: counters.deliveries.load(Relaxed),
             rate_limited: counters.rate_limited.load(Relaxed),
+            webhooks: WebhookUsage {
+                queued: queue.pending,
+                oldest_queued_s: queue.oldest.as_secs(),
+                dead_letters: queue.dead,
+                disabled_endpoints: queue.disabled_endpoints,
+                delivered: counters.webhooks.delivered.load(Relaxed),
+                failed_attempts: counters.webhooks.failed.load(Relaxed),
+                retries: counters.webhooks.retried.load(Relaxed),
+                given_up: counters.webhooks.dead.load(Relaxed),
+            },
         }
     }
 }
@@ -129,7 +155,8 @@ async fn usage(sources: web::Data<Sources>) -> HttpResponse {
     }
     let mut apps = sources.apps.all();
     apps.sort_by_key(|app| app.num);
-    let apps = apps.iter().map(|app| AppUsage::of(app)).collect();
+    let of = |app| AppUsage::of(app, sources.webhooks.queue_of(&app.id));
+    let apps = apps.iter().map(|app| of(app)).collect();
     HttpResponse::Ok().json(Answer { apps })
 }
 
@@ -165,6 +192,88 @@ impl Writer<'_> {
 }
 
 impl Sources {
+    fn encode_webhooks(&self, w: &mut Writer<'_>) -> fmt::Result {
+        let (stats, queue) = (&self.webhooks, self.webhooks.queue());
+        let seconds = Some(&Unit::Seconds);
+        w.gauge(
+            "webhooks_queued",
+            None,
+            "Deliveries of all nodes that wait for an attempt",
+            queue.pending,
+        )?;
+        let oldest = ConstGauge::new(queue.oldest.as_secs_f64());
+        w.metric(
+            "webhooks_oldest_queued",
+            seconds,
+            "Age of the oldest of them",
+            &oldest,
+        )?;
+        w.gauge(
+            "webhooks_dead_letters",
+            None,
+            "Deliveries of all nodes that were given up and are kept",
+            queue.dead,
+        )?;
+        w.gauge(
+            "webhooks_disabled_endpoints",
+            None,
+            "Endpoints that are sent nothing until somebody enables them",
+            queue.disabled_endpoints,
+        )?;
+        let lag = ConstGauge::new(stats.outbox_lag().as_secs_f64());
+        w.metric(
+            "webhooks_outbox_lag",
+            seconds,
+            "Age of the oldest event of this node's part of the outbox that is no delivery yet",
+            &lag,
+        )?;
+        for (name, help, counter) in [
+            (
+                "webhooks_made",
+                "Deliveries that this node made of events",
+                &stats.made,
+            ),
+            (
+                "webhooks_delivered",
+                "Deliveries that were taken",
+                &stats.all.delivered,
+            ),
+            (
+                "webhooks_failed_attempts",
+                "Attempts that were not taken",
+                &stats.all.failed,
+            ),
+            (
+                "webhooks_retries",
+                "Of these, those that another attempt follows",
+                &stats.all.retried,
+            ),
+            (
+                "webhooks_given_up",
+                "Deliveries given up with their last attempt",
+                &stats.all.dead,
+            ),
+            (
+                "webhooks_endpoints_disabled",
+                "Times this node disabled an endpoint that is gone or took nothing for too long",
+                &stats.disabled,
+            ),
+            (
+                "webhooks_outbox_dropped",
+                "Events that made way in an outbox that was full",
+                &stats.dropped,
+            ),
+        ] {
+            w.counter(name, None, help, counter.load(Relaxed))?;
+        }
+        w.metric(
+            "webhooks_attempt_duration",
+            seconds,
+            "Time that attempts took, by how they ended",
+            &stats.durations,
+        )
+    }
+
     fn cluster(&self, counter: impl Fn(&ClusterCounters) -> &AtomicU64) -> u64 {
         self.cluster
             .as_ref()
@@ -339,6 +448,7 @@ impl Collector for Sources {
             "Dead nodes whose members this node made leave",
             self.cluster(|of| &of.reaped),
         )?;
+        self.encode_webhooks(&mut w)?;
 
         let uptime = ConstGauge::new(clock::monotonic_seconds_exact());
         w.metric("uptime", seconds, "Time since the process began", &uptime)?;
@@ -422,6 +532,7 @@ mod tests {
         ));
         let apps = Arc::new(Apps::load(&ConfiguredApps::new(config.apps)).await);
         let sessions = Arc::new(Sessions::new(Arc::clone(&hub), Duration::from_secs(1)));
+        let webhooks = Arc::new(Stats::new(Arc::clone(&apps)));
         let readiness = Arc::new(Readiness::default());
         let registry = registry(Sources {
             hub,
@@ -430,6 +541,7 @@ mod tests {
             presence,
             cluster: None,
             sessions,
+            webhooks,
             readiness,
         });
         let mut text = String::new();

@@ -32,6 +32,7 @@ use crate::tasks::Tasks;
 use crate::transports::fallback::table::Sessions;
 use crate::webhooks::outbox::{Feed, MemoryOutbox};
 use crate::webhooks::settling::Settling;
+use crate::webhooks::stats::Stats;
 use crate::webhooks::worker::{self, Worker};
 
 /// Runs a node until it is told to stop. A second signal ends it at once.
@@ -148,12 +149,13 @@ impl Node {
             None
         };
         let endpoints = worker::configured(&config, &apps);
+        let webhooks = Arc::new(Stats::new(Arc::clone(&apps)));
         let worker = if config.webhooks.deliver && !endpoints.is_empty() {
             let feed: Arc<dyn Feed> = match &cluster {
                 Some(cluster) => cluster.clone(),
                 None => outbox.clone(),
             };
-            Some(Worker::start(&config, feed, endpoints).await?)
+            Some(Worker::start(&config, feed, endpoints, Arc::clone(&webhooks)).await?)
         } else {
             None
         };
@@ -241,6 +243,7 @@ impl Node {
             presence,
             cluster: cluster.clone(),
             sessions,
+            webhooks,
             readiness: Arc::clone(&readiness),
         };
         let servers = [builder.run(), metrics::serve(metrics_listener, sources)?];

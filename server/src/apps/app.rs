@@ -141,6 +141,20 @@ pub struct AppCounters {
     pub client_events: AtomicU64,
     pub deliveries: AtomicU64,
     pub rate_limited: AtomicU64,
+    pub webhooks: WebhookCounters,
+}
+
+/// What became of webhooks that this node sent. They only grow.
+#[derive(Debug, Default)]
+pub struct WebhookCounters {
+    /// Deliveries that were taken.
+    pub delivered: AtomicU64,
+    /// Attempts that were not.
+    pub failed: AtomicU64,
+    /// Of these, those that another attempt follows.
+    pub retried: AtomicU64,
+    /// Deliveries given up with their last attempt.
+    pub dead: AtomicU64,
 }
 
 #[cfg(test)]

@@ -200,6 +200,28 @@ impl Cluster {
         lost.and_then(|lost| Ok(from_redis_value(lost)?))
             .map_err(|_| Unavailable)
     }
+
+    /// How long ago the first entry came that nobody has forgotten.
+    async fn oldest_in_outbox(&self, of: &[PartitionNumber]) -> Result<Option<Duration>, Unavailable> {
+        let lane = self.reading_lane().await?;
+        let looks = of.iter().filter_map(|number| {
+            let mut first = redis::cmd("XRANGE");
+            first.arg(self.names.outbox(Partition::from_number(*number)?));
+            first.arg("-").arg("+").arg("COUNT").arg(1);
+            let lane = &lane;
+            Some(async move {
+                let entries: Vec<(String, Value)> = from_redis_value(lane.call(&first).await?)?;
+                Ok::<_, RedisError>(entries.first().and_then(|(place, _)| place.parse::<Place>().ok()))
+            })
+        });
+        let places = try_join_all(looks).await.map_err(|error| {
+            tracing::debug!(%error, "the outbox could not be looked at");
+            Unavailable
+        })?;
+        let now_ms = self.redis_millis();
+        let oldest = places.into_iter().flatten().min();
+        Ok(oldest.map(|place| Duration::from_millis(now_ms.saturating_sub(place.ms))))
+    }
 }
 
 fn parse(place: &str, fields: &[String]) -> Option<Entry> {
@@ -253,6 +275,13 @@ impl Feed for Cluster {
     fn leave(&self) -> BoxFuture<'_, ()> {
         // Nobody is left to hear that it failed.
         self.give_readership_back().map(drop).boxed()
+    }
+
+    fn oldest<'a>(
+        &'a self,
+        of: &'a [PartitionNumber],
+    ) -> BoxFuture<'a, Result<Option<Duration>, Unavailable>> {
+        self.oldest_in_outbox(of).boxed()
     }
 
     fn wait(&self) -> BoxFuture<'_, ()> {

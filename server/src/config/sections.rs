@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::endpoint::EndpointSection;
+use crate::storage::{redis, sql};
 use crate::webhooks::egress::Guard;
 
 /// The whole configuration. Rooms take their section, never this.
@@ -65,8 +66,22 @@ impl Config {
     /// Where webhooks may go: the same for whoever judges a URL and whoever sends to it.
     pub fn guard(&self) -> Guard {
         let ports = [self.server.port, self.server.metrics_port, self.tls.port];
-        let own_ports = ports.into_iter().filter(|port| *port != 0).collect();
-        Guard::new(self.webhooks.allow_networks.clone(), own_ports, Vec::new())
+        let own_ports = ports.into_iter().filter(|port| *port != 0);
+        let own_ports = own_ports.chain(self.redis_ports()).chain(self.database_port());
+        let networks = self.webhooks.allow_networks.clone();
+        Guard::new(networks, own_ports.collect(), Vec::new())
+    }
+
+    /// A URL that is of no use is complained about elsewhere.
+    fn redis_ports(&self) -> Vec<u16> {
+        let url = self.redis.url.as_ref();
+        let target = url.and_then(|url| redis::target::Target::parse(url.expose(), &self.redis.ca_path).ok());
+        target.map(|target| target.ports()).unwrap_or_default()
+    }
+
+    fn database_port(&self) -> Option<u16> {
+        let url = self.database.url.as_ref()?;
+        sql::Target::parse(url.expose()).ok()?.port()
     }
 }
 

@@ -917,3 +917,46 @@ fn webhooks_that_cannot_be_are_refused() {
     let networks: Vec<String> = webhooks.allow_networks.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["127.0.0.0/8", "fd00::/8"]);
 }
+
+#[test]
+fn endpoints_are_on_no_port_of_the_platform_its_redis_or_its_database() {
+    let webhook = |port: u16| {
+        format!(
+            "[webhooks]\nallow_networks = [\"127.0.0.0/8\"]\n{APP}[[apps.webhooks]]\nurl = \"http://127.0.0.1:{port}/\"\n"
+        )
+    };
+    for (variable, value, ports) in [
+        ("DUNLIN_PORT", "7001", &[7001, 9601][..]),
+        ("DUNLIN_METRICS_PORT", "7002", &[6001, 7002]),
+        ("DUNLIN_REDIS_URL", "redis://u:p@r/0", &[6379]),
+        ("DUNLIN_REDIS_URL", "rediss://r:7003", &[7003]),
+        (
+            "DUNLIN_REDIS_URL",
+            "redis-cluster://a:7004,b:7005",
+            &[7004, 7005, 6379],
+        ),
+        (
+            "DUNLIN_REDIS_URL",
+            "redis-sentinel://:p@a,b:7006/main",
+            &[26379, 7006, 6379],
+        ),
+        ("DUNLIN_DATABASE_URL", "postgres://u:p@h/d", &[5432]),
+        ("DUNLIN_DATABASE_URL", "postgresql://u:p@h:7007/d", &[7007]),
+    ] {
+        for port in ports {
+            let found = complaints(&webhook(*port), &[(variable, value)]);
+            let [complaint] = &found[..] else {
+                panic!("{value}: {found:?}")
+            };
+            let is_about_it = complaint.contains(&format!("port {port}"));
+            assert!(
+                complaint.starts_with("apps[0].webhooks[0].url") && is_about_it,
+                "{complaint}"
+            );
+        }
+        config(&webhook(8080), &[(variable, value)]);
+    }
+    // Nobody is there who could be taken for ours.
+    config(&webhook(6379), &[]);
+    config(&webhook(5432), &[("DUNLIN_DATABASE_URL", "sqlite:///tmp/a.db")]);
+}

@@ -367,7 +367,7 @@ fn apps(config: &Config, c: &mut Complaints) {
              add [[apps]] to the file, or set DUNLIN_DEFAULT_APP_ID, DUNLIN_DEFAULT_APP_KEY and DUNLIN_DEFAULT_APP_SECRET",
         );
     }
-    let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
+    let (mut ids, mut keys, guard) = (HashMap::new(), HashMap::new(), config.guard());
     for (i, app) in config.apps.iter().enumerate() {
         let here = format!("apps[{i}]");
         if let Some(first) = ids.insert(app.id.as_str(), i) {
@@ -397,7 +397,7 @@ fn apps(config: &Config, c: &mut Complaints) {
             }
         }
         history(app, &here, c);
-        for BadEndpoint { index, bad } in Endpoint::all_of(app, &config.guard()).err().unwrap_or_default() {
+        for BadEndpoint { index, bad } in Endpoint::all_of(app, &guard).err().unwrap_or_default() {
             c.add(format!("{here}.webhooks[{index}].{}", bad.option), bad.what);
         }
         limits(config, app, &here, c);

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -14,7 +15,9 @@ use tokio_util::sync::CancellationToken;
 use super::batch::{Batch, Batcher};
 use super::delivery::{EndpointId, NewDelivery, Source};
 use super::endpoints::Endpoints;
+use super::lanes::Key;
 use super::outbox::{Entry, Feed, PartitionNumber, Place};
+use super::stats::Stats;
 use super::store::{CursorMove, Store};
 use super::work::Work;
 use crate::answer::Unavailable;
@@ -24,6 +27,9 @@ use dunlin_protocol::names::AppId;
 
 /// How often the partitions are shared out anew.
 const SHARING: Duration = Duration::from_secs(1);
+
+/// How often the outbox is asked what waits in it.
+const MEASURING: Duration = Duration::from_secs(2);
 
 /// How long to wait when the outbox or the store is out of reach.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -65,23 +71,33 @@ pub struct Feeder {
     store: Store,
     endpoints: Arc<Endpoints>,
     work: Arc<Work>,
+    stats: Arc<Stats>,
     batcher: Batcher,
     readings: BTreeMap<PartitionNumber, Reading>,
     shared_at: Option<Instant>,
+    measured_at: Option<Instant>,
     /// Closed, and not stored yet.
     closed: Vec<Batch>,
 }
 
 impl Feeder {
-    pub fn new(feed: Arc<dyn Feed>, store: Store, endpoints: Arc<Endpoints>, work: Arc<Work>) -> Self {
+    pub fn new(
+        feed: Arc<dyn Feed>,
+        store: Store,
+        endpoints: Arc<Endpoints>,
+        work: Arc<Work>,
+        stats: Arc<Stats>,
+    ) -> Self {
         Self {
             feed,
             store,
             endpoints,
             work,
+            stats,
             batcher: Batcher::default(),
             readings: BTreeMap::new(),
             shared_at: None,
+            measured_at: None,
             closed: Vec::new(),
         }
     }
@@ -120,6 +136,7 @@ impl Feeder {
 
     async fn turn(&mut self, is_last: bool) -> Result<(), Trouble> {
         self.share().await?;
+        self.measure().await?;
         let is_full = self.batcher.held() + self.closed.len() > MOST_HELD;
         if !is_full {
             self.read().await?;
@@ -149,6 +166,17 @@ impl Feeder {
         for partition in owned {
             self.readings.entry(partition).or_default();
         }
+        Ok(())
+    }
+
+    /// In front of what may fail: while the store is away, the outbox grows.
+    async fn measure(&mut self) -> Result<(), Trouble> {
+        if self.measured_at.is_some_and(|at| at.elapsed() < MEASURING) {
+            return Ok(());
+        }
+        self.measured_at = Some(Instant::now());
+        let ours: Vec<PartitionNumber> = self.readings.keys().copied().collect();
+        self.stats.outbox(self.feed.oldest(&ours).await?);
         Ok(())
     }
 
@@ -250,6 +278,7 @@ impl Feeder {
                     }
                 }
             }
+            self.stats.made.fetch_add(some.len() as u64, Relaxed);
             self.work.is_there(some.iter().map(|batch| {
                 let delivery = &batch.delivery;
                 (delivery.app.clone(), delivery.endpoint.clone())
@@ -295,6 +324,7 @@ impl Feeder {
                 let lost = self.feed.forget(*partition, up_to).await?;
                 reading.forgotten_to = up_to;
                 if lost > 0 {
+                    self.stats.dropped.fetch_add(lost, Relaxed);
                     tracing::error!(
                         lost,
                         partition,
@@ -305,6 +335,13 @@ impl Feeder {
         }
         Ok(())
     }
+}
+
+/// Whose cursor it is.
+pub(super) fn owner_of(cursor: &str) -> Option<Key> {
+    let mut parts = cursor.split('/').skip(1);
+    let (app, endpoint) = (parts.next()?, parts.next()?);
+    Some((app.parse().ok()?, EndpointId(endpoint.into())))
 }
 
 /// What the store calls the cursor of an endpoint and source in a partition.

@@ -18,6 +18,8 @@ pub mod schedule;
 pub mod sender;
 pub mod settling;
 pub mod sign;
+pub mod stats;
 pub mod store;
+mod sweep;
 pub mod work;
 pub mod worker;

@@ -6,6 +6,7 @@ use std::mem;
 use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use dunlin_protocol::names::{AppId, ChannelName};
 use futures_util::future::{BoxFuture, FutureExt as _, ready};
@@ -105,6 +106,11 @@ pub trait Feed: Send + Sync {
     fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<u64, Unavailable>>;
     /// This reader has ended: its partitions are free for others at once.
     fn leave(&self) -> BoxFuture<'_, ()>;
+    /// How long ago the first entry of these partitions happened that was not forgotten, `None` if there is none.
+    fn oldest<'a>(
+        &'a self,
+        of: &'a [PartitionNumber],
+    ) -> BoxFuture<'a, Result<Option<Duration>, Unavailable>>;
     /// Returns when there may be something new, at the latest after a moment.
     fn wait(&self) -> BoxFuture<'_, ()>;
     /// Whether entries outlive this process: then how far they were read is to be remembered with what they became.
@@ -204,6 +210,19 @@ impl Feed for MemoryOutbox {
         ready(()).boxed()
     }
 
+    fn oldest<'a>(
+        &'a self,
+        _: &'a [PartitionNumber],
+    ) -> BoxFuture<'a, Result<Option<Duration>, Unavailable>> {
+        let state = lock(&self.state);
+        let age = |entry: &Entry| clock::unix_millis().saturating_sub(entry.happened_at_ms);
+        let oldest = state
+            .entries
+            .front()
+            .map(|entry| Duration::from_millis(age(entry)));
+        ready(Ok(oldest)).boxed()
+    }
+
     fn wait(&self) -> BoxFuture<'_, ()> {
         self.appended.notified().boxed()
     }
@@ -267,6 +286,9 @@ mod tests {
         append(&outbox, 5);
         append(&outbox, 6);
         assert_eq!(outbox.forget(0, entries[1].0).await, Ok(0), "it had been read");
+        assert!(outbox.oldest(&[0]).await.unwrap().is_some());
+        outbox.forget(0, Place { ms: 0, number: 7 }).await.unwrap();
+        assert_eq!(outbox.oldest(&[0]).await, Ok(None));
     }
 
     #[test]

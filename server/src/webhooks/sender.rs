@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use super::endpoints::Endpoints;
 use super::lanes::{Key, Lanes, Places};
 use super::schedule::{Schedules, Verdict};
 use super::sign;
+use super::stats::{Outcome, Stats};
 use super::store::{Claim, Finished, Next, Store};
 use super::work::Work;
 use crate::clock::{self, millis};
@@ -47,6 +49,7 @@ struct End {
     seq: i64,
     finished: Finished,
     verdict: Verdict,
+    outcome: Outcome,
 }
 
 /// Sends until it is told to end.
@@ -55,6 +58,7 @@ pub struct Sender {
     egress: Egress,
     endpoints: Arc<Endpoints>,
     work: Arc<Work>,
+    stats: Arc<Stats>,
     schedules: Schedules,
     /// Names this worker in the store.
     worker: String,
@@ -76,6 +80,7 @@ impl Sender {
         egress: Egress,
         endpoints: Arc<Endpoints>,
         work: Arc<Work>,
+        stats: Arc<Stats>,
         section: &WebhooksSection,
     ) -> Self {
         Self {
@@ -83,6 +88,7 @@ impl Sender {
             egress,
             endpoints,
             work,
+            stats,
             schedules: Schedules::new(section),
             worker: format!("{:016x}", rand::random::<u64>()),
             time: section.timeout,
@@ -152,10 +158,12 @@ impl Sender {
         let is_ours = self.store.record(&self.worker, now_ms, &finished).await?;
         let ends = std::mem::take(&mut self.ends);
         for (end, is_ours) in ends.into_iter().zip(is_ours) {
+            self.stats.attempted(end.outcome, end.finished.attempt.took_ms);
             if !is_ours {
                 self.lanes.remove(&end.key);
                 continue;
             }
+            self.stats.recorded(&end.key.0, end.finished.next);
             let retry_at_ms = match end.finished.next {
                 Next::Retry { at_ms } => Some(at_ms),
                 Next::Done | Next::Dead => None,
@@ -167,23 +175,43 @@ impl Sender {
                 retry_at_ms,
                 now_ms,
             );
-            if end.verdict == Verdict::Gone || self.has_failed_for_too_long(&end, now_ms).await? {
-                tracing::info!(app = %end.key.0, endpoint = %end.key.1, "an endpoint is gone, or has taken nothing for too long: it is disabled");
-                self.store.disable(&end.key.0, &end.key.1, now_ms).await?;
-                self.lanes.remove(&end.key);
+            if let Some(why) = self.why_to_disable(&end, now_ms).await? {
+                self.disable(&end.key, why, now_ms).await?;
             }
         }
         self.load_more().await?;
         self.let_go().await
     }
 
-    async fn has_failed_for_too_long(&self, end: &End, now_ms: u64) -> Result<bool, Fault> {
-        if end.verdict == Verdict::Taken || self.disable_after.is_zero() {
-            return Ok(false);
+    async fn why_to_disable(&self, end: &End, now_ms: u64) -> Result<Option<&'static str>, Fault> {
+        match end.verdict {
+            Verdict::Gone => return Ok(Some("it answered 410 Gone")),
+            Verdict::Failed { .. } if !self.disable_after.is_zero() => {}
+            Verdict::Taken | Verdict::Failed { .. } => return Ok(None),
         }
         let state = self.store.endpoint_state(&end.key.0, &end.key.1).await?;
         let since_ms = state.failing_since_ms.unwrap_or(now_ms);
-        Ok(since_ms.saturating_add(millis(self.disable_after)) <= now_ms)
+        let is_too_long = since_ms.saturating_add(millis(self.disable_after)) <= now_ms;
+        Ok(is_too_long.then_some("it has taken nothing for as long as webhooks.disable_after_s allows"))
+    }
+
+    /// The one place where somebody could be told of it.
+    async fn disable(&mut self, key: &Key, why: &str, now_ms: u64) -> Result<(), Fault> {
+        let (app, endpoint) = key;
+        self.store.disable(app, endpoint, now_ms).await?;
+        // What was under way beside may come to the same end: it is said once.
+        if self.lanes.has(key) {
+            self.lanes.remove(key);
+            self.stats.disabled.fetch_add(1, Relaxed);
+            tracing::warn!(
+                %app,
+                %endpoint,
+                why,
+                "an endpoint is disabled: it is sent nothing more until \
+                 `dunlin webhooks enable --app {app} --endpoint {endpoint}`"
+            );
+        }
+        Ok(())
     }
 
     async fn renew(&mut self) -> Result<(), Fault> {
@@ -297,9 +325,10 @@ impl Sender {
                 .as_ref()
                 .filter(|endpoint| endpoint.enabled)
                 .and_then(|endpoint| Some((endpoint, endpoint.url(delivery.source)?)));
-            let (verdict, status, note) = match target {
+            let (verdict, outcome, status, note) = match target {
                 None => (
                     Verdict::Failed { retry_after: None },
+                    Outcome::NotSent,
                     None,
                     "The endpoint is not configured any more, or disabled.".to_owned(),
                 ),
@@ -310,10 +339,16 @@ impl Sender {
                     match egress.post(url, headers, body, time).await {
                         Ok(received) => (
                             Verdict::of(received.status, received.retry_after),
+                            Outcome::of_status(received.status),
                             Some(received.status),
                             received.note,
                         ),
-                        Err(failure) => (Verdict::Failed { retry_after: None }, None, failure.note),
+                        Err(failure) => (
+                            Verdict::Failed { retry_after: None },
+                            Outcome::of_failure(failure.kind),
+                            None,
+                            failure.note,
+                        ),
                     }
                 }
             };
@@ -330,6 +365,7 @@ impl Sender {
                 key: (delivery.app.clone(), delivery.endpoint.clone()),
                 seq: delivery.seq,
                 verdict,
+                outcome,
                 finished: Finished {
                     app: delivery.app,
                     endpoint: delivery.endpoint,

@@ -8,7 +8,7 @@ use std::{io, thread};
 use futures_util::FutureExt as _;
 use tokio::runtime;
 use tokio::sync::oneshot;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::egress::Egress;
@@ -17,7 +17,9 @@ use super::endpoints::Endpoints;
 use super::feeder::Feeder;
 use super::outbox::Feed;
 use super::sender::Sender;
+use super::stats::Stats;
 use super::store::Store;
+use super::sweep::sweep;
 use super::work::Work;
 use crate::apps::Apps;
 use crate::clock;
@@ -27,6 +29,9 @@ use crate::storage::sql::{Database, OpenError};
 /// How often what is too old is forgotten, and how much of it at a time.
 const PRUNING: Duration = Duration::from_mins(1);
 const PRUNED_AT_ONCE: u32 = 10_000;
+
+/// How often what is known of endpoints that are gone is forgotten.
+const SWEEPING: Duration = Duration::from_hours(1);
 
 /// After a breakdown.
 const RECOVERY: Duration = Duration::from_secs(1);
@@ -65,6 +70,7 @@ impl Worker {
         config: &Config,
         feed: Arc<dyn Feed>,
         endpoints: Arc<Endpoints>,
+        stats: Arc<Stats>,
     ) -> Result<Self, StartError> {
         let end = CancellationToken::new();
         let (say_started, started) = oneshot::channel();
@@ -74,7 +80,10 @@ impl Worker {
         thread::Builder::new()
             .name("webhooks".to_owned())
             .spawn(move || {
-                let open = || Parts::open(&config, Arc::clone(&feed), Arc::clone(&endpoints));
+                let open = || {
+                    let stats = Arc::clone(&stats);
+                    Parts::open(&config, Arc::clone(&feed), Arc::clone(&endpoints), stats)
+                };
                 match runtime.block_on(open()) {
                     Ok(parts) => {
                         say_started.send(Ok(())).ok();
@@ -130,6 +139,8 @@ struct Parts {
     feeder: Feeder,
     sender: Sender,
     store: Store,
+    endpoints: Arc<Endpoints>,
+    stats: Arc<Stats>,
     section: WebhooksSection,
 }
 
@@ -138,32 +149,50 @@ impl Parts {
         config: &Config,
         feed: Arc<dyn Feed>,
         endpoints: Arc<Endpoints>,
+        stats: Arc<Stats>,
     ) -> Result<Self, StartError> {
         let database = Database::open(&config.database, &config.server.data_dir).await?;
         let egress = Egress::new(Arc::new(config.guard()), Vec::new())?;
         let (store, work) = (Store::new(database), Arc::<Work>::default());
         let section = config.webhooks.clone();
         Ok(Self {
-            feeder: Feeder::new(feed, store.clone(), Arc::clone(&endpoints), Arc::clone(&work)),
-            sender: Sender::new(store.clone(), egress, endpoints, work, &section),
+            feeder: Feeder::new(
+                feed,
+                store.clone(),
+                Arc::clone(&endpoints),
+                Arc::clone(&work),
+                Arc::clone(&stats),
+            ),
+            sender: Sender::new(
+                store.clone(),
+                egress,
+                Arc::clone(&endpoints),
+                work,
+                Arc::clone(&stats),
+                &section,
+            ),
             store,
+            endpoints,
+            stats,
             section,
         })
     }
 
     async fn run(self, end: CancellationToken) {
-        let pruning = end.run_until_cancelled(prune(self.store, self.section));
+        let watching = end.run_until_cancelled(self.stats.watch(&self.store, &self.endpoints));
+        let pruning = end.run_until_cancelled(prune(&self.store, &self.endpoints, self.section));
         tokio::join!(
             self.feeder.run(end.clone()),
             self.sender.run(end.clone()),
+            watching,
             pruning
         );
     }
 }
 
-async fn prune(store: Store, section: WebhooksSection) {
+async fn prune(store: &Store, endpoints: &Endpoints, section: WebhooksSection) {
+    let mut swept_at: Option<Instant> = None;
     loop {
-        sleep(PRUNING).await;
         let now_ms = clock::unix_millis();
         let before = |time: Duration| now_ms.saturating_sub(clock::millis(time));
         let (done, dead) = (before(section.retain_done), before(section.retain_dead));
@@ -172,5 +201,12 @@ async fn prune(store: Store, section: WebhooksSection) {
                 break;
             }
         }
+        if swept_at.is_none_or(|at| at.elapsed() >= SWEEPING) {
+            swept_at = Some(Instant::now());
+            if let Err(fault) = sweep(store, endpoints, done.min(dead)).await {
+                tracing::warn!(%fault, "what is known of endpoints that are gone is not forgotten yet");
+            }
+        }
+        sleep(PRUNING).await;
     }
 }

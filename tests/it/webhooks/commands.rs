@@ -6,8 +6,8 @@ use crate::cli::{dunlin, run};
 use crate::client::Client;
 use crate::world::{App, World, eventually};
 use serde_json::Value;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -184,6 +184,12 @@ async fn what_cannot_be_is_said_plainly() {
             1,
             "app 1 has no endpoint x",
         ),
+        (&["listen", "9"], 1, "there is no app 9"),
+        (
+            &["listen", "1", "--forward", "localhost:3000"],
+            2,
+            "--forward: the URL must begin with",
+        ),
         (&["list"], 0, "nothing matches"),
         (&["list", "--since", "soon"], 2, "must be as 2026-01-31"),
         (&["list", "--state", "lost"], 2, "must be pending, done or dead"),
@@ -199,6 +205,20 @@ async fn what_cannot_be_is_said_plainly() {
     let (code, _, err) = output(elsewhere).await;
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("no database at /nowhere/at/all/dunlin.db"), "{err}");
+}
+
+/// Exit code and standard output of `dunlin webhooks verify`.
+fn verified(secret: &str, headers: &[String], body: &[u8]) -> (Option<i32>, String) {
+    let mut command = dunlin(&["webhooks", "verify", "--app-secret", secret]);
+    command.args(headers.iter().flat_map(|header| ["-H", header]));
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.expect("the binary can be run");
+    let mut input = child.stdin.take().expect("it is piped");
+    input.write_all(body).expect("the command reads its input");
+    drop(input);
+    let output = child.wait_with_output().expect("the command ends");
+    let text = String::from_utf8(output.stdout).expect("output is UTF-8");
+    (output.status.code(), text)
 }
 
 #[tokio::test]
@@ -218,18 +238,7 @@ async fn a_request_is_checked_as_its_receiver_does() {
         let value = request.header(&name.to_ascii_lowercase()).expect("it is there");
         format!("{name}: {value}")
     });
-    let verify = |secret: &str, body: &[u8]| {
-        let mut command = dunlin(&["webhooks", "verify", "--app-secret", secret]);
-        command.args(headers.iter().flat_map(|header| ["-H", header]));
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.expect("the binary can be run");
-        let mut input = child.stdin.take().expect("it is piped");
-        input.write_all(body).expect("the command reads its input");
-        drop(input);
-        let output = child.wait_with_output().expect("the command ends");
-        let text = String::from_utf8(output.stdout).expect("output is UTF-8");
-        (output.status.code(), text)
-    };
+    let verify = |secret: &str, body: &[u8]| verified(secret, &headers, body);
     assert_eq!(
         verify(&app.secret, &request.body),
         (
@@ -242,4 +251,141 @@ async fn a_request_is_checked_as_its_receiver_does() {
     let (code, text) = verify(&app.secret, &[&request.body, &b"\n"[..]].concat());
     assert_eq!(code, Some(1));
     assert!(text.contains("white space at its end"), "{text}");
+}
+
+/// `dunlin webhooks listen`, once it does.
+async fn listening(world: &World, arguments: &[&str]) -> Child {
+    let mut command = world.nodes[0].command(&[&["webhooks", "listen", "1"], arguments].concat());
+    let begin = move || {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the binary can be run");
+        let mut line = String::new();
+        let notes = child.stderr.as_mut().expect("it is piped");
+        BufReader::new(notes)
+            .read_line(&mut line)
+            .expect("the command says something");
+        assert!(line.contains("listening"), "{line}");
+        child
+    };
+    tokio::task::spawn_blocking(begin)
+        .await
+        .expect("it was waited for")
+}
+
+/// What it has printed when it has ended by itself.
+async fn heard(child: Child) -> String {
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await;
+    let output = output.expect("it was waited for").expect("the command ends");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
+
+#[tokio::test]
+async fn who_listens_sees_attempts_as_they_are_made_and_nothing_is_different_for_it() {
+    let mut receiver = Receiver::with(|request| {
+        let is_bad = request.text().contains("bad");
+        Reply::status(if is_bad { 500 } else { 200 })
+    });
+    let (world, app) = scene(&receiver);
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("before").await;
+    receiver.next().await;
+    the_one(&world, "done").await;
+    let in_words = listening(&world, &["--count", "2", "--endpoint", "hook"]).await;
+    let in_json = listening(&world, &["--count", "2", "--json"]).await;
+    client.subscribe("good").await;
+    let good = receiver.next().await;
+    client.subscribe("bad").await;
+    let bad = receiver.next().await;
+    let said = heard(in_words).await;
+    let lines: Vec<&str> = said.lines().collect();
+    for (line, (status, id, event)) in lines.iter().zip([
+        ("  200  ", good.id(), "channel_occupied good"),
+        ("  500  ", bad.id(), "channel_occupied bad"),
+    ]) {
+        for part in [status, " attempt 1 ", " hook ", id, event] {
+            assert!(line.contains(part), "no {part:?}: {line}");
+        }
+    }
+    assert_eq!(lines.len(), 2, "{said}");
+    let said = heard(in_json).await;
+    let last: Value = serde_json::from_str(said.lines().last().expect("two lines")).expect("JSON");
+    assert_eq!((&last["id"], &last["attempt"]), (&bad.id().into(), &1.into()));
+    assert_eq!(
+        (&last["status"], &last["events"][0]),
+        (&500.into(), &"channel_occupied bad".into())
+    );
+    assert!(receiver.so_far().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_forwarded_is_what_the_endpoint_gets_signed_alike() {
+    let mut receiver = Receiver::with(|_| Reply::status(500));
+    let mut own = Receiver::with(|_| Reply::status(202));
+    let (world, app) = scene(&receiver);
+    let child = listening(&world, &["--count", "2", "--forward", &own.url("/mine")]).await;
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let first = receiver.next().await;
+    let forwarded = own.next().await;
+    assert_eq!((forwarded.path.as_str(), &forwarded.body), ("/mine", &first.body));
+    for name in [
+        "webhook-id",
+        "x-pusher-key",
+        "x-pusher-signature",
+        "content-type",
+        "user-agent",
+    ] {
+        assert_eq!(forwarded.header(name), first.header(name), "{name}");
+    }
+    let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| {
+        let value = forwarded.header(name).expect("it is there");
+        format!("{name}: {value}")
+    });
+    assert_eq!(verified(&app.secret, &headers, &forwarded.body).0, Some(0));
+    // A replay is another attempt, and is seen as well.
+    the_one(&world, "dead").await;
+    said(&world, &["replay", first.id()]).await;
+    assert_eq!(own.next().await.id(), first.id());
+    let said = heard(child).await;
+    assert_eq!(said.matches("    forwarded: 202 in ").count(), 2, "{said}");
+    assert!(said.contains(" attempt 2 "), "{said}");
+}
+
+#[tokio::test]
+async fn what_was_kept_long_enough_is_forgotten_and_what_was_given_up_is_kept_for_a_time_of_its_own() {
+    for (option, left) in [("retain_done_s", "dead"), ("retain_dead_s", "done")] {
+        let mut receiver = Receiver::with(|request| {
+            let is_bad = request.text().contains("bad");
+            Reply::status(if is_bad { 500 } else { 200 })
+        });
+        let app = App::new(1).webhook(&format!("id = \"hook\"\n{}", endpoint(&receiver.url("/hook"))));
+        let world = World::builder()
+            .config(&format!("{ONE_ATTEMPT}\n{option} = 1"))
+            .app(&app)
+            .only_one_node("the commands look into the database of one node")
+            .start();
+        let mut client = Client::connect(&world, &app).await;
+        for channel in ["good", "bad"] {
+            client.subscribe(channel).await;
+            receiver.next().await;
+        }
+        let (done, dead) = (the_one(&world, "done").await, the_one(&world, "dead").await);
+        let finished_at_ms = [done, dead].map(|one| one["finished_at_ms"].as_u64().expect("a time"));
+        eventually("a second has passed", || async {
+            let now_ms = std::time::UNIX_EPOCH.elapsed().expect("it is later").as_millis();
+            let is_old = |at_ms: &u64| now_ms > u128::from(*at_ms) + 1000;
+            finished_at_ms.iter().all(is_old).then_some(())
+        })
+        .await;
+        // What a node does every minute, it begins with.
+        world.nodes[0].kill();
+        world.nodes[0].restart();
+        let listed = eventually("one is forgotten", || async {
+            let (_, out, _) = webhooks(&world, &["list", "--json"]).await;
+            (out.lines().count() == 1).then_some(out)
+        });
+        let listed: Value = serde_json::from_str(&listed.await).expect("one line of JSON");
+        assert_eq!(listed["state"], left, "{option}");
+    }
 }

@@ -23,6 +23,8 @@ pub(in crate::cli) enum WebhooksCommand {
     Show(ShowArgs),
     /// Have deliveries sent again, with the same ids and bodies
     Replay(ReplayArgs),
+    /// Show deliveries of an app as they are attempted, and pass them on to a URL of yours
+    Listen(ListenArgs),
     /// List the endpoints of the configuration, and how they do
     Endpoints(EndpointsArgs),
     /// Send an endpoint that the server has disabled something again
@@ -131,6 +133,27 @@ impl ReplayArgs {
             ..Filter::default()
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ListenArgs {
+    /// The app
+    #[arg(value_name = "APP")]
+    pub(super) app: AppId,
+    /// Only those of this endpoint
+    #[arg(long, value_name = "ID")]
+    pub(super) endpoint: Option<String>,
+    /// Send each attempt there as well, with the same body and signed anew: http://localhost:3000/hook
+    #[arg(long, value_name = "URL")]
+    pub(super) forward: Option<String>,
+    /// End after so many attempts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) count: Option<u64>,
+    /// One JSON object per attempt
+    #[arg(long)]
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
 }
 
 #[derive(Debug, Args)]

@@ -77,7 +77,7 @@ pub(super) async fn enable(
     Ok(())
 }
 
-fn configured(config: &Config) -> Vec<Arc<Endpoint>> {
+pub(super) fn configured(config: &Config) -> Vec<Arc<Endpoint>> {
     let guard = config.guard();
     let apps = config.apps.iter();
     // What is wrong with one was said when the configuration was read.

@@ -5,6 +5,7 @@
 pub(super) mod args;
 mod endpoints;
 mod list;
+mod listen;
 mod replay;
 mod table;
 mod verify;
@@ -21,6 +22,10 @@ pub(super) async fn run(command: &WebhooksCommand, out: &mut Out) -> Result<(), 
         WebhooksCommand::List(args) => list::list(args, &open(&args.store).await?.1, out).await,
         WebhooksCommand::Show(args) => list::show(args, &open(&args.store).await?.1, out).await,
         WebhooksCommand::Replay(args) => replay::run(args, &open(&args.store).await?.1, out).await,
+        WebhooksCommand::Listen(args) => {
+            let (config, store) = open(&args.store).await?;
+            listen::run(args, &config, &store, out).await
+        }
         WebhooksCommand::Endpoints(args) => {
             let (config, store) = open(&args.store).await?;
             endpoints::list(args, &config, &store, out).await

@@ -18,6 +18,9 @@ use super::lane::Lane;
 /// How long a connection may take to be there.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
 
+/// What Redis listens on unless it is told otherwise.
+const DEFAULT_PORT: u16 = 6379;
+
 /// Commands that wait to be written to one connection; more wait in their callers.
 const WRITE_QUEUE: usize = 4096;
 
@@ -113,6 +116,26 @@ impl Target {
             Some(std::fs::read(authority).map_err(|error| BadTarget::Authority(error.to_string()))?)
         };
         Ok(Self { kind, authority })
+    }
+
+    /// The ports that its servers are on, as far as the URL tells. A master that is found by Sentinel, and nodes of a
+    /// cluster that it does not name, are taken to be on the port that Redis has where nobody chose another.
+    pub fn ports(&self) -> Vec<u16> {
+        let port = |address: &ConnectionAddr| match address {
+            ConnectionAddr::Tcp(_, port) | ConnectionAddr::TcpTls { port, .. } => Some(*port),
+            _ => None,
+        };
+        match &self.kind {
+            Kind::One(info) => port(info.addr()).into_iter().collect(),
+            Kind::Cluster(nodes) => nodes
+                .iter()
+                .filter_map(|node| port(node.addr()))
+                .chain([DEFAULT_PORT])
+                .collect(),
+            Kind::Sentinel { sentinels, .. } => {
+                sentinels.iter().filter_map(port).chain([DEFAULT_PORT]).collect()
+            }
+        }
     }
 
     /// Whether publications go by shard (`SPUBLISH`), as on a Redis Cluster.

@@ -58,6 +58,16 @@ impl Target {
         Self::Sqlite(data_dir.join(FILE))
     }
 
+    /// The port of the server, if it is one.
+    pub fn port(&self) -> Option<u16> {
+        match self {
+            Self::Sqlite(_) => None,
+            Self::Postgres(url) => PgConnectOptions::from_str(url)
+                .ok()
+                .map(|options| options.get_port()),
+        }
+    }
+
     pub(super) fn options(&self) -> Result<AnyConnectOptions, sqlx::Error> {
         match self {
             Self::Sqlite(path) => sqlite_url(path)?.parse(),

@@ -43,6 +43,17 @@ pub struct Backlog {
     pub oldest_pending_ms: Option<u64>,
 }
 
+/// An attempt, for whoever looks on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LoggedAttempt {
+    /// Grows with each attempt stored.
+    pub seq: i64,
+    pub delivery: DeliveryId,
+    /// Which one of the delivery's it is, from 1; earlier lives count.
+    pub number: u64,
+    pub attempt: Attempt,
+}
+
 enum Value<'a> {
     Number(i64),
     Text(&'a str),
@@ -226,6 +237,61 @@ impl Store {
             }
         }
         Ok(count)
+    }
+
+    /// The number of the attempt that was stored last; 0: there is none.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn last_attempt(&self) -> Result<i64, Fault> {
+        let work = async {
+            let row = sqlx::query("SELECT COALESCE(MAX(seq), 0) AS seq FROM webhook_attempts")
+                .fetch_one(self.database.reads())
+                .await?;
+            row.try_get("seq")
+        };
+        self.database.within(work).await
+    }
+
+    /// Looks at up to `limit` attempts of all apps behind the one of this number, and returns those of one app, in the
+    /// order in which they were stored, with the number of the last one that was looked at. One that was stored at the
+    /// same time by another worker may appear behind it later.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn attempts_of(
+        &self,
+        app: &AppId,
+        after: i64,
+        limit: u32,
+    ) -> Result<(i64, Vec<LoggedAttempt>), Fault> {
+        let work = async {
+            let found = sqlx::query(
+                "SELECT a.seq, a.at_ms, a.took_ms, a.status, a.note, d.id, (SELECT COUNT(*) FROM webhook_attempts b \
+                 WHERE b.delivery_seq = a.delivery_seq AND b.seq <= a.seq) AS number \
+                 FROM (SELECT * FROM webhook_attempts WHERE seq > $1 ORDER BY seq LIMIT $2) a \
+                 LEFT JOIN webhook_deliveries d ON d.seq = a.delivery_seq AND d.app_id = $3 ORDER BY a.seq",
+            )
+            .bind(after)
+            .bind(i64::from(limit))
+            .bind(app.as_str())
+            .fetch_all(self.database.reads())
+            .await?;
+            let (mut last, mut logged) = (after, Vec::new());
+            for row in &found {
+                last = row.try_get("seq")?;
+                if row.try_get::<Option<String>, _>("id")?.is_some() {
+                    logged.push(LoggedAttempt {
+                        seq: last,
+                        delivery: rows::parsed(row, "id")?,
+                        number: rows::whole(row, "number")?,
+                        attempt: rows::attempt(row)?,
+                    });
+                }
+            }
+            Ok((last, logged))
+        };
+        self.database.within(work).await
     }
 
     /// How each app stands that has pending or dead deliveries, in the order of their ids.

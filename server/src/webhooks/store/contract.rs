@@ -38,6 +38,9 @@ async fn run(fresh: impl AsyncFn() -> Scratch) {
     what_is_old_is_pruned_by_its_kind_and_never_what_is_pending(&fresh().await).await;
     ten_thousand_deliveries_keep_their_order(&fresh().await).await;
     an_endpoint_is_changed_by_whoever_saw_its_last_version(&fresh().await).await;
+    what_was_done_for_an_endpoint_of_late_is_not_forgotten(&fresh().await).await;
+    a_cursor_that_has_moved_is_not_forgotten(&fresh().await).await;
+    attempts_are_logged_in_the_order_in_which_they_were_stored(&fresh().await).await;
 }
 
 /// Some time. The store has no clock.
@@ -743,4 +746,119 @@ async fn an_endpoint_is_changed_by_whoever_saw_its_last_version(scratch: &Scratc
     assert!(store.remove_endpoint(&app("1"), &endpoint("a")).await.unwrap());
     assert_eq!(store.endpoints().await.unwrap(), (4, Vec::new()));
     assert_eq!(store.endpoints_version().await.unwrap(), 4);
+}
+
+async fn what_was_done_for_an_endpoint_of_late_is_not_forgotten(scratch: &Scratch) {
+    let store = store(scratch).await;
+    let idle = async |before_ms: u64| -> Vec<String> {
+        let mut names = Vec::new();
+        let mut last: Option<Claim> = None;
+        // In pages of two.
+        loop {
+            let page = store.idle_endpoints(before_ms, last.as_ref(), 2).await.unwrap();
+            names.extend(page.iter().map(|claim| claim.endpoint.to_string()));
+            match page.into_iter().next_back() {
+                Some(claim) => last = Some(claim),
+                None => return names,
+            }
+        }
+    };
+    for name in ["claimed", "done", "disabled", "pending"] {
+        add(&store, &several(1, "1", name)).await;
+    }
+    for at_ms in [NOW, NOW + 10] {
+        store.claim("w", at_ms, at_ms, NOW, 9).await.unwrap();
+        store
+            .disable(&app("1"), &endpoint("disabled"), at_ms)
+            .await
+            .unwrap();
+        for name in ["claimed", "done"] {
+            for delivery in pending(&store, "1", name).await {
+                let end = finished(&delivery, at_ms, Next::Done);
+                assert_eq!(store.record("w", at_ms, &[end]).await.unwrap(), [true]);
+            }
+        }
+        if at_ms == NOW {
+            assert_eq!(idle(NOW).await, [""; 0], "not before it ended");
+            assert_eq!(idle(NOW + 1).await, ["claimed", "disabled", "done"]);
+            add(&store, &several(1, "1", "done")).await;
+            assert_eq!(idle(NOW + 1).await, ["claimed", "disabled"]);
+        }
+    }
+    // For this one nothing was done the second time.
+    assert_eq!(idle(NOW + 1).await, ["claimed"]);
+    let forget = async |name, before_ms| {
+        let forgotten = store.forget_endpoint(&app("1"), &endpoint(name), before_ms).await;
+        forgotten.unwrap()
+    };
+    assert!(!forget("done", NOW + 1).await && !forget("pending", u64::MAX >> 1).await);
+    assert!(forget("done", NOW + 11).await && !forget("done", NOW + 11).await);
+    assert_eq!(idle(NOW + 11).await, ["claimed", "disabled"]);
+
+    // A replay finds nobody who knows the endpoint.
+    let done = Filter {
+        endpoint: Some(endpoint("done")),
+        ..Filter::default()
+    };
+    assert_eq!(store.replay(&done, NOW).await.unwrap(), 2);
+    assert_eq!(claim(&store, "x", 9).await, [""; 0]);
+    assert_eq!(store.adopt().await.unwrap(), 1);
+    assert_eq!(claim(&store, "x", 9).await, ["done"]);
+    assert_eq!(store.adopt().await.unwrap(), 0);
+}
+
+async fn a_cursor_that_has_moved_is_not_forgotten(scratch: &Scratch) {
+    let store = store(scratch).await;
+    for name in ["a", "b", "c"] {
+        let step = CursorMove {
+            partition: name.to_owned(),
+            from: None,
+            to: "1-0".to_owned(),
+        };
+        assert!(store.add(&[], NOW, &[step]).await.unwrap());
+    }
+    let page = |names: &[&str]| -> Vec<(String, String)> {
+        names
+            .iter()
+            .map(|name| ((*name).to_owned(), "1-0".to_owned()))
+            .collect()
+    };
+    assert_eq!(store.cursors("", 2).await.unwrap(), page(&["a", "b"]));
+    assert_eq!(store.cursors("b", 2).await.unwrap(), page(&["c"]));
+    assert!(!store.forget_cursor("a", "0-9").await.unwrap());
+    assert!(store.forget_cursor("a", "1-0").await.unwrap());
+    assert!(!store.forget_cursor("a", "1-0").await.unwrap());
+    assert_eq!(store.cursors("", 9).await.unwrap(), page(&["b", "c"]));
+}
+
+async fn attempts_are_logged_in_the_order_in_which_they_were_stored(scratch: &Scratch) {
+    let store = store(scratch).await;
+    assert_eq!(store.last_attempt().await.unwrap(), 0);
+    add(&store, &several(2, "1", "a")).await;
+    add(&store, &several(1, "2", "b")).await;
+    claim(&store, "w", 9).await;
+    let (ours, theirs) = (pending(&store, "1", "a").await, pending(&store, "2", "b").await);
+    let ends = [
+        (&ours[0], Next::Retry { at_ms: NOW }),
+        (&theirs[0], Next::Done),
+        (&ours[1], Next::Done),
+        (&ours[0], Next::Done),
+    ];
+    for (n, (delivery, next)) in ends.into_iter().enumerate() {
+        let end = finished(delivery, NOW + n as u64, next);
+        store.record("w", NOW, &[end]).await.unwrap();
+    }
+    let last = store.last_attempt().await.unwrap();
+    let logged = async |after, limit| -> (i64, Vec<(u64, u64)>) {
+        let (looked_at, found) = store.attempts_of(&app("1"), after, limit).await.unwrap();
+        let found = found.iter().map(|one| (one.attempt.at_ms - NOW, one.number));
+        (looked_at, found.collect())
+    };
+    let all = logged(0, 9).await;
+    assert_eq!(all, (last, vec![(0, 1), (2, 1), (3, 2)]));
+    // What is another app's is passed over, and counts.
+    let (looked_at, found) = logged(0, 2).await;
+    assert_eq!(found, [(0, 1)]);
+    assert_eq!(logged(looked_at, 9).await, (last, vec![(2, 1), (3, 2)]));
+    assert_eq!(logged(last, 9).await, (last, vec![]));
 }

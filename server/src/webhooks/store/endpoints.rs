@@ -195,6 +195,26 @@ impl Store {
         self.database.within(work).await
     }
 
+    /// The endpoints that are disabled, also those that are not there any more.
+    ///
+    /// # Errors
+    /// See [`Fault`].
+    pub async fn disabled(&self) -> Result<Vec<(AppId, EndpointId)>, Fault> {
+        let work = async {
+            let found = sqlx::query(
+                "SELECT app_id, endpoint_id FROM webhook_endpoint_states WHERE disabled_at_ms IS NOT NULL",
+            )
+            .fetch_all(self.database.reads())
+            .await?;
+            let keys = found.iter().map(|row| {
+                let app = rows::parsed(row, "app_id")?;
+                Ok((app, rows::endpoint(row, "endpoint_id")?))
+            });
+            keys.collect()
+        };
+        self.database.within(work).await
+    }
+
     /// Sends an endpoint nothing more, until it is enabled: nobody gets a claim on it, and what is pending is given up,
     /// to be replayed. What is added later is given up by [`Store::prune`].
     ///

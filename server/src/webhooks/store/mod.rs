@@ -14,11 +14,12 @@ mod claim;
 #[cfg(test)]
 mod contract;
 mod endpoints;
+mod forget;
 mod record;
 mod rows;
 
 pub use add::CursorMove;
-pub use archive::{Backlog, Filter};
+pub use archive::{Backlog, Filter, LoggedAttempt};
 pub use claim::Claim;
 pub use endpoints::{EndpointChange, EndpointState, LastAttempt, StoredEndpoint};
 pub use record::{Finished, Next};
