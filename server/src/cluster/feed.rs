@@ -15,44 +15,15 @@ use tokio::time::sleep;
 use super::pump::not_understood;
 use super::{Cluster, millis};
 use crate::answer::Unavailable;
-use crate::lock::lock;
 use crate::storage::redis::lane::Lane;
 use crate::storage::redis::names::{PARTITIONS, Partition};
+use crate::storage::redis::scripts::FORGET;
 use crate::storage::redis::target::Lanes;
 use crate::webhooks::event::ChannelEvent;
-use crate::webhooks::outbox::{Entry, Feed, PartitionNumber, Place, Waiting};
+use crate::webhooks::outbox::{Entry, Feed, PartitionNumber, Place};
 
 /// How often a reader looks.
 const TICK: Duration = Duration::from_millis(50);
-
-/// What has left the outbox of the partitions that this node reads: because it was read, or because there was no room.
-#[derive(Debug, Default)]
-pub(super) struct Left {
-    /// Of each partition: how many had left at the last look, those forgotten since included.
-    partitions: HashMap<PartitionNumber, u64>,
-    dropped: u64,
-}
-
-impl Left {
-    /// What is another's, another may forget.
-    fn keep(&mut self, owned: &[PartitionNumber]) {
-        self.partitions.retain(|partition, _| owned.contains(partition));
-    }
-
-    /// `None`: it is not known how many. Then the next look begins anew.
-    fn forgot(&mut self, partition: PartitionNumber, count: Option<u64>) {
-        match (count, self.partitions.get_mut(&partition)) {
-            (Some(count), Some(left)) => *left += count,
-            (_, _) => drop(self.partitions.remove(&partition)),
-        }
-    }
-
-    fn saw(&mut self, partition: PartitionNumber, left: u64) {
-        if let Some(known) = self.partitions.insert(partition, left) {
-            self.dropped += left.saturating_sub(known);
-        }
-    }
-}
 
 impl Cluster {
     /// A connection to read the outbox with, and whose failure costs nobody else anything.
@@ -67,37 +38,66 @@ impl Cluster {
     async fn keep_readership(&self) -> Result<Vec<PartitionNumber>, Unavailable> {
         let lane = self.reading_lane().await?;
         let id = self.id.load_full();
-        let lease_ms = millis(self.section.lease).to_string();
         let kept = async {
             let share = PARTITIONS.div_ceil(self.readers(&lane, &id).await?.max(1));
             let readers =
                 try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
-            let mut owned = Vec::new();
+            let (mut taken, mut commands) = (0, Vec::new());
             for (partition, reader) in Partition::all().zip(readers) {
                 let key = self.names.reader(partition);
                 let is_mine = reader.as_deref() == Some(id.as_str());
-                let has_room = owned.len() < usize::from(share);
-                if is_mine && has_room {
-                    let mut keep = redis::cmd("PEXPIRE");
-                    lane.call(keep.arg(&key).arg(&lease_ms)).await?;
-                    owned.push(partition.number());
+                let mut command;
+                if taken < share && (is_mine || reader.is_none()) {
+                    taken += 1;
+                    command = redis::cmd("SET");
+                    command.arg(key).arg(id.as_str());
+                    command
+                        .arg(if is_mine { "XX" } else { "NX" })
+                        .arg("PX")
+                        .arg(millis(self.section.lease));
                 } else if is_mine {
-                    lane.call(redis::cmd("DEL").arg(&key)).await?;
-                } else if reader.is_none() && has_room {
-                    let mut take = redis::cmd("SET");
-                    take.arg(&key).arg(id.as_str()).arg("NX").arg("PX").arg(&lease_ms);
-                    if lane.call(&take).await? != Value::Nil {
-                        owned.push(partition.number());
-                    }
+                    command = redis::cmd("DEL");
+                    command.arg(key);
+                } else {
+                    continue;
                 }
+                commands.push((partition.number(), command));
             }
+            let answers = try_join_all(commands.iter().map(|(_, command)| lane.call(command))).await?;
+            let owned = commands.iter().zip(answers);
+            let owned = owned.filter(|(_, answer)| *answer == Value::Okay);
+            let owned = owned.map(|((number, _), _)| *number).collect();
             Ok::<_, RedisError>(owned)
         };
-        let kept = kept.await.inspect(|owned| lock(&self.left).keep(owned));
-        kept.map_err(|error| {
+        kept.await.map_err(|error| {
             tracing::debug!(%error, "the readership of the outbox could not be kept");
             Unavailable
         })
+    }
+
+    /// Those whose reader this node is; what cannot be given back runs out.
+    async fn give_readership_back(&self) -> Result<(), Unavailable> {
+        let lane = self.reading_lane().await?;
+        let id = self.id.load_full();
+        let given = async {
+            let readers =
+                try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
+            let mine = Partition::all()
+                .zip(readers)
+                .filter(|(_, reader)| reader.as_deref() == Some(id.as_str()));
+            let mut commands: Vec<_> = mine
+                .map(|(partition, _)| {
+                    let mut command = redis::cmd("DEL");
+                    command.arg(self.names.reader(partition));
+                    command
+                })
+                .collect();
+            let mut forget_me = redis::cmd("ZREM");
+            forget_me.arg(self.names.readers()).arg(id.as_str());
+            commands.push(forget_me);
+            try_join_all(commands.iter().map(|command| lane.call(command))).await
+        };
+        given.await.map(|_| ()).map_err(|_: RedisError| Unavailable)
     }
 
     /// How many read, this one included: nodes that deliver, not all there are.
@@ -187,71 +187,40 @@ impl Cluster {
         Ok(entries)
     }
 
-    async fn forget_outbox(&self, number: PartitionNumber, up_to: Place) -> Result<(), Unavailable> {
-        let Some(partition) = Partition::from_number(number) else {
-            return Ok(());
+    async fn forget_outbox(&self, partition: PartitionNumber, up_to: Place) -> Result<u64, Unavailable> {
+        let Some(partition) = Partition::from_number(partition) else {
+            return Ok(0);
         };
         let lane = self.reading_lane().await?;
-        let mut trim = redis::cmd("XTRIM");
-        trim.arg(self.names.outbox(partition))
-            .arg("MINID")
-            .arg("=")
-            .arg(up_to.next().to_string());
-        let trimmed = lane.call(&trim).await;
-        let count = trimmed.as_ref().ok().cloned();
-        let count = count.and_then(|count| from_redis_value(count).ok());
-        lock(&self.left).forgot(number, count);
-        trimmed.map(|_| ()).map_err(|_| Unavailable)
+        let keys = [self.names.outbox(partition), self.names.outbox_gone(partition)];
+        let first_kept = up_to.next().to_string();
+        let lost = FORGET
+            .run(&lane, &[&keys[0], &keys[1]], &[first_kept.as_bytes()])
+            .await;
+        lost.and_then(|lost| Ok(from_redis_value(lost)?))
+            .map_err(|_| Unavailable)
     }
 
-    async fn outbox_waiting(&self, of: &[PartitionNumber]) -> Result<Waiting, Unavailable> {
+    /// How long ago the first entry came that nobody has forgotten.
+    async fn oldest_in_outbox(&self, of: &[PartitionNumber]) -> Result<Option<Duration>, Unavailable> {
         let lane = self.reading_lane().await?;
         let looks = of.iter().filter_map(|number| {
-            let partition = Partition::from_number(*number)?;
+            let mut first = redis::cmd("XRANGE");
+            first.arg(self.names.outbox(Partition::from_number(*number)?));
+            first.arg("-").arg("+").arg("COUNT").arg(1);
             let lane = &lane;
-            Some(async move { Ok((*number, self.look_at_outbox(lane, partition).await?)) })
+            Some(async move {
+                let entries: Vec<(String, Value)> = from_redis_value(lane.call(&first).await?)?;
+                Ok::<_, RedisError>(entries.first().and_then(|(place, _)| place.parse::<Place>().ok()))
+            })
         });
-        let looks: Vec<_> = try_join_all(looks).await.map_err(|error: RedisError| {
+        let places = try_join_all(looks).await.map_err(|error| {
             tracing::debug!(%error, "the outbox could not be looked at");
             Unavailable
         })?;
         let now_ms = self.redis_millis();
-        let mut left = lock(&self.left);
-        let mut oldest = None;
-        for (number, (gone, first_ms)) in looks {
-            left.saw(number, gone);
-            let age = first_ms.map(|ms| Duration::from_millis(now_ms.saturating_sub(ms)));
-            oldest = oldest.max(age);
-        }
-        let dropped = left.dropped;
-        Ok(Waiting { oldest, dropped })
-    }
-
-    /// How many entries have ever left a partition, and when its first one came.
-    async fn look_at_outbox(
-        &self,
-        lane: &Lane,
-        partition: Partition,
-    ) -> Result<(u64, Option<u64>), RedisError> {
-        let mut look = redis::cmd("XINFO");
-        look.arg("STREAM").arg(self.names.outbox(partition));
-        let answer = match lane.call(&look).await {
-            // Nothing was ever written there.
-            Err(error) if error.code() == Some("ERR") => return Ok((0, None)),
-            answer => answer?,
-        };
-        let facts: HashMap<String, Value> = from_redis_value(answer)?;
-        let number = |name| {
-            let value = facts.get(name).cloned().ok_or_else(not_understood)?;
-            Ok::<u64, RedisError>(from_redis_value(value)?)
-        };
-        let gone = number("entries-added")?.saturating_sub(number("length")?);
-        let first: Option<(String, Value)> = match facts.get("first-entry") {
-            Some(entry) => from_redis_value(entry.clone())?,
-            None => None,
-        };
-        let first: Option<Place> = first.and_then(|(place, _)| place.parse().ok());
-        Ok((gone, first.map(|place| place.ms)))
+        let oldest = places.into_iter().flatten().min();
+        Ok(oldest.map(|place| Duration::from_millis(now_ms.saturating_sub(place.ms))))
     }
 }
 
@@ -299,12 +268,20 @@ impl Feed for Cluster {
         self.read_outbox(after, limit).boxed()
     }
 
-    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<u64, Unavailable>> {
         self.forget_outbox(partition, up_to).boxed()
     }
 
-    fn waiting<'a>(&'a self, of: &'a [PartitionNumber]) -> BoxFuture<'a, Result<Waiting, Unavailable>> {
-        self.outbox_waiting(of).boxed()
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        // Nobody is left to hear that it failed.
+        self.give_readership_back().map(drop).boxed()
+    }
+
+    fn oldest<'a>(
+        &'a self,
+        of: &'a [PartitionNumber],
+    ) -> BoxFuture<'a, Result<Option<Duration>, Unavailable>> {
+        self.oldest_in_outbox(of).boxed()
     }
 
     fn wait(&self) -> BoxFuture<'_, ()> {
@@ -313,32 +290,5 @@ impl Feed for Cluster {
 
     fn is_durable(&self) -> bool {
         true
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_left_the_outbox_and_was_not_forgotten_was_dropped() {
-        let mut left = Left::default();
-        // What left before the first look is nobody's business here.
-        left.saw(1, 500);
-        left.forgot(1, Some(40));
-        left.saw(1, 540);
-        assert_eq!(left.dropped, 0);
-        left.forgot(1, Some(10));
-        left.saw(1, 557);
-        assert_eq!(left.dropped, 7);
-        // Another read it meanwhile, then nobody knows how many were forgotten, then Redis was emptied.
-        left.keep(&[2]);
-        left.saw(1, 900);
-        left.forgot(1, None);
-        left.saw(1, 950);
-        left.saw(1, 0);
-        left.forgot(3, Some(5));
-        left.saw(3, 5);
-        assert_eq!(left.dropped, 7);
     }
 }

@@ -52,7 +52,6 @@ use crate::presence::{ChannelPage, ConnectionRef, Join, Leave, Occupancy, Presen
 use crate::storage::memory::CachedEvent;
 use crate::storage::redis::names::{Kind, Names, PARTITIONS, Thing};
 use crate::storage::redis::target::{BadTarget, Pool, Target};
-use feed::Left;
 use held::{Held, Outcome, Rules, Waiting};
 use idempotency::Brought;
 use link::Link;
@@ -118,8 +117,6 @@ pub struct Cluster {
     /// The last entry of the control log that was acted upon.
     control_seen: Mutex<String>,
     brought: Brought,
-    /// What has left the part of the outbox that this node reads.
-    left: Mutex<Left>,
     /// The node is about to end: nothing lingers.
     is_leaving: AtomicBool,
     /// It has given its lease back.
@@ -186,7 +183,6 @@ impl Cluster {
             clock_ahead_ms: AtomicI64::new(0),
             control_seen: Mutex::default(),
             brought: Brought::new(settings.idempotency),
-            left: Mutex::default(),
             is_leaving: AtomicBool::new(false),
             has_left: AtomicBool::new(false),
             counters: ClusterCounters::default(),

@@ -300,6 +300,9 @@ pub struct WebhooksSection {
     /// How long one attempt may take.
     #[serde(rename = "timeout_ms", deserialize_with = "millis")]
     pub timeout: Duration,
+    /// How long an endpoint stays with a worker that gives no sign of life.
+    #[serde(rename = "claim_ms", deserialize_with = "millis")]
+    pub claim: Duration,
     /// How long a delivery is kept that was taken.
     #[serde(rename = "retain_done_s", deserialize_with = "seconds")]
     pub retain_done: Duration,

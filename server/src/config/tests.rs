@@ -877,6 +877,8 @@ fn webhooks_that_cannot_be_are_refused() {
         ),
         ("timeout_ms", "99", "must be between 100 and 60000"),
         ("timeout_ms", "60001", "must be between 100 and 60000"),
+        ("claim_ms", "999", "must be between 1000 and 600000"),
+        ("claim_ms", "600001", "must be between 1000 and 600000"),
         ("max_in_flight", "10001", "must be between 1 and 10000"),
         (
             "max_in_flight_per_endpoint",

@@ -324,6 +324,11 @@ fn webhooks(config: &Config, c: &mut Complaints) {
         "must be between 100 and 60000",
     );
     c.unless(
+        (Duration::from_secs(1)..=Duration::from_mins(10)).contains(&webhooks.claim),
+        "webhooks.claim_ms",
+        "must be between 1000 and 600000",
+    );
+    c.unless(
         (1..=MAX_IN_FLIGHT).contains(&webhooks.max_in_flight),
         "webhooks.max_in_flight",
         format!("must be between 1 and {MAX_IN_FLIGHT}"),

@@ -106,17 +106,18 @@ impl Feeder {
     pub async fn run(mut self, end: CancellationToken) {
         loop {
             match self.turn(end.is_cancelled()).await {
-                Ok(()) if end.is_cancelled() => return,
+                Ok(()) if end.is_cancelled() => break,
                 Ok(()) => self.rest(&end).await,
                 Err(trouble) => {
                     if end.is_cancelled() {
-                        return;
+                        break;
                     }
                     tracing::warn!(%trouble, "webhooks wait");
                     sleep(PAUSE).await;
                 }
             }
         }
+        self.feed.leave().await;
     }
 
     /// Until there may be something to do.
@@ -175,7 +176,7 @@ impl Feeder {
         }
         self.measured_at = Some(Instant::now());
         let ours: Vec<PartitionNumber> = self.readings.keys().copied().collect();
-        self.stats.outbox(self.feed.waiting(&ours).await?);
+        self.stats.outbox(self.feed.oldest(&ours).await?);
         Ok(())
     }
 
@@ -205,14 +206,18 @@ impl Feeder {
 
     async fn take(&mut self, partition: PartitionNumber, entry: &Entry) -> Result<(), Trouble> {
         let endpoints = self.endpoints.of(&entry.app);
+        // All of them are known, or the entry is read again: no endpoint may have it twice because of another.
+        let mut wanting = Vec::new();
         for endpoint in endpoints.iter() {
             let Some(source) = endpoint.source_of(&entry.channel, &entry.event) else {
                 continue;
             };
             let lane = (entry.app.clone(), endpoint.id.clone(), source);
-            if self.stored_to(partition, &lane).await? >= Some(entry.place) {
-                continue;
+            if self.stored_to(partition, &lane).await? < Some(entry.place) {
+                wanting.push((endpoint, source));
             }
+        }
+        for (endpoint, source) in wanting {
             let begins = self
                 .batcher
                 .push(endpoint, source, entry, partition, clock::unix_millis());
@@ -316,8 +321,16 @@ impl Feeder {
                 None => reading.read_to,
             };
             if up_to > reading.forgotten_to {
-                self.feed.forget(*partition, up_to).await?;
+                let lost = self.feed.forget(*partition, up_to).await?;
                 reading.forgotten_to = up_to;
+                if lost > 0 {
+                    self.stats.dropped.fetch_add(lost, Relaxed);
+                    tracing::error!(
+                        lost,
+                        partition,
+                        "events for webhooks are lost: the outbox was full before they were read"
+                    );
+                }
             }
         }
         Ok(())

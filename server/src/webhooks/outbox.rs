@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::mem;
 use std::num::ParseIntError;
 use std::str::FromStr;
 use std::sync::Mutex;
@@ -87,15 +88,6 @@ pub struct Entry {
 /// A part of the outbox. All events of one channel are in the same.
 pub type PartitionNumber = u16;
 
-/// What a reader has not let go of yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waiting {
-    /// How long ago the first of it happened.
-    pub oldest: Option<Duration>,
-    /// Entries that have made way unread because the outbox was full, as far as this process saw it.
-    pub dropped: u64,
-}
-
 /// The outbox as its reader sees it. Of several readers, each has partitions of its own.
 ///
 /// A promise of every implementation: the entries of a partition are read in the order in which they were appended, and
@@ -109,10 +101,16 @@ pub trait Feed: Send + Sync {
         after: &'a [(PartitionNumber, Place)],
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>>;
-    /// Forgets every entry up to and including this place.
-    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>>;
-    /// What there is of these partitions, all of them this reader's. Asked between a read and the next.
-    fn waiting<'a>(&'a self, of: &'a [PartitionNumber]) -> BoxFuture<'a, Result<Waiting, Unavailable>>;
+    /// Forgets every entry up to and including this place. Returns how many made way since the last time before anybody
+    /// had read them, because the outbox was full.
+    fn forget(&self, partition: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<u64, Unavailable>>;
+    /// This reader has ended: its partitions are free for others at once.
+    fn leave(&self) -> BoxFuture<'_, ()>;
+    /// How long ago the first entry of these partitions happened that was not forgotten, `None` if there is none.
+    fn oldest<'a>(
+        &'a self,
+        of: &'a [PartitionNumber],
+    ) -> BoxFuture<'a, Result<Option<Duration>, Unavailable>>;
     /// Returns when there may be something new, at the latest after a moment.
     fn wait(&self) -> BoxFuture<'_, ()>;
     /// Whether entries outlive this process: then how far they were read is to be remembered with what they became.
@@ -132,7 +130,10 @@ pub struct MemoryOutbox {
 struct State {
     entries: VecDeque<Entry>,
     appended: u64,
-    dropped: u64,
+    /// How far anybody has read.
+    read_to: Place,
+    /// Entries that made way unread, and of which nobody was told yet.
+    lost: u64,
 }
 
 impl MemoryOutbox {
@@ -164,9 +165,10 @@ impl Outbox for MemoryOutbox {
                 event,
                 happened_at_ms: clock::unix_millis(),
             };
-            if state.entries.len() == self.capacity {
-                state.entries.pop_front();
-                state.dropped += 1;
+            if state.entries.len() == self.capacity
+                && let Some(oldest) = state.entries.pop_front()
+            {
+                state.lost += u64::from(oldest.place > state.read_to);
             }
             state.entries.push_back(entry);
         }
@@ -184,33 +186,41 @@ impl Feed for MemoryOutbox {
         after: &'a [(PartitionNumber, Place)],
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<(PartitionNumber, Entry)>, Unavailable>> {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
         let entries = after.iter().flat_map(|(partition, after)| {
             let first = state.entries.partition_point(|entry| entry.place <= *after);
             let entries = state.entries.range(first..).take(limit).cloned();
             entries.map(|entry| (*partition, entry))
         });
-        ready(Ok(entries.collect())).boxed()
+        let entries: Vec<_> = entries.collect();
+        if let Some((_, last)) = entries.last() {
+            state.read_to = state.read_to.max(last.place);
+        }
+        ready(Ok(entries)).boxed()
     }
 
-    fn forget(&self, _: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<(), Unavailable>> {
+    fn forget(&self, _: PartitionNumber, up_to: Place) -> BoxFuture<'_, Result<u64, Unavailable>> {
         let mut state = lock(&self.state);
         let count = state.entries.partition_point(|entry| entry.place <= up_to);
         state.entries.drain(..count);
-        ready(Ok(())).boxed()
+        ready(Ok(mem::take(&mut state.lost))).boxed()
     }
 
-    fn waiting<'a>(&'a self, _: &'a [PartitionNumber]) -> BoxFuture<'a, Result<Waiting, Unavailable>> {
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        ready(()).boxed()
+    }
+
+    fn oldest<'a>(
+        &'a self,
+        _: &'a [PartitionNumber],
+    ) -> BoxFuture<'a, Result<Option<Duration>, Unavailable>> {
         let state = lock(&self.state);
         let age = |entry: &Entry| clock::unix_millis().saturating_sub(entry.happened_at_ms);
-        ready(Ok(Waiting {
-            oldest: state
-                .entries
-                .front()
-                .map(|entry| Duration::from_millis(age(entry))),
-            dropped: state.dropped,
-        }))
-        .boxed()
+        let oldest = state
+            .entries
+            .front()
+            .map(|entry| Duration::from_millis(age(entry)));
+        ready(Ok(oldest)).boxed()
     }
 
     fn wait(&self) -> BoxFuture<'_, ()> {
@@ -269,11 +279,16 @@ mod tests {
         for count in 0..5 {
             append(&outbox, count);
         }
-        assert_eq!(counts(&read(&outbox, Place::default(), 9).await), [3, 4]);
-        let waiting = outbox.waiting(&[0]).await.unwrap();
-        assert!(waiting.dropped == 3 && waiting.oldest.is_some(), "{waiting:?}");
-        outbox.forget(0, Place { ms: 0, number: 5 }).await.unwrap();
-        assert_eq!(outbox.waiting(&[0]).await.unwrap().oldest, None);
+        let entries = read(&outbox, Place::default(), 9).await;
+        assert_eq!(counts(&entries), [3, 4]);
+        assert_eq!(outbox.forget(0, entries[0].0).await, Ok(3));
+        assert_eq!(outbox.forget(0, entries[0].0).await, Ok(0), "said once");
+        append(&outbox, 5);
+        append(&outbox, 6);
+        assert_eq!(outbox.forget(0, entries[1].0).await, Ok(0), "it had been read");
+        assert!(outbox.oldest(&[0]).await.unwrap().is_some());
+        outbox.forget(0, Place { ms: 0, number: 7 }).await.unwrap();
+        assert_eq!(outbox.oldest(&[0]).await, Ok(None));
     }
 
     #[test]

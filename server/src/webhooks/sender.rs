@@ -28,14 +28,10 @@ use crate::clock::{self, millis};
 use crate::config::WebhooksSection;
 use crate::storage::sql::Fault;
 
-/// How long an endpoint is this worker's without a sign of life: if the worker dies, another sends what is pending after
-/// that time.
-const CLAIM: Duration = Duration::from_secs(6);
+/// Claims are renewed so many times before they would run out.
+const RENEWALS: u32 = 3;
 
-/// How often the claims are renewed …
-const RENEWAL: Duration = Duration::from_secs(2);
-
-/// … and endpoints looked for that nobody works on.
+/// How often endpoints are looked for that nobody works on.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Endpoints claimed in one look.
@@ -67,6 +63,9 @@ pub struct Sender {
     /// Names this worker in the store.
     worker: String,
     time: Duration,
+    /// How long an endpoint is this worker's without a sign of life: if the worker dies, another sends what is pending
+    /// after that time.
+    claim: Duration,
     /// How long an endpoint may take nothing; zero: for ever.
     disable_after: Duration,
     lanes: Lanes,
@@ -93,6 +92,7 @@ impl Sender {
             schedules: Schedules::new(section),
             worker: format!("{:016x}", rand::random::<u64>()),
             time: section.timeout,
+            claim: section.claim,
             disable_after: section.disable_after,
             lanes: Lanes::new(Places {
                 all: section.max_in_flight,
@@ -126,7 +126,9 @@ impl Sender {
                 under_way.push(self.attempt(delivery));
             }
             let due_ms = self.lanes.next_due_ms(now_ms).unwrap_or(u64::MAX);
-            let longest = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)).min(LOOK);
+            let longest = Duration::from_millis(due_ms.saturating_sub(now_ms).max(1))
+                .min(LOOK)
+                .min(self.claim / RENEWALS);
             tokio::select! {
                 Some(ended) = under_way.next() => self.ends.push(ended),
                 () = self.work.wait() => {}
@@ -138,7 +140,7 @@ impl Sender {
 
     async fn turn(&mut self, is_last: bool) -> Result<(), Fault> {
         self.store_ends().await?;
-        if self.renewed_at.elapsed() >= RENEWAL {
+        if self.renewed_at.elapsed() >= self.claim / RENEWALS {
             self.renew().await?;
         }
         if !is_last {
@@ -215,7 +217,10 @@ impl Sender {
     async fn renew(&mut self) -> Result<(), Fault> {
         self.renewed_at = Instant::now();
         let now_ms = clock::unix_millis();
-        let ours = self.store.renew(&self.worker, now_ms + millis(CLAIM)).await?;
+        let ours = self
+            .store
+            .renew(&self.worker, now_ms + millis(self.claim))
+            .await?;
         let ours: HashSet<Key> = ours.into_iter().map(key).collect();
         let lost: Vec<Key> = self
             .lanes
@@ -247,7 +252,7 @@ impl Sender {
             .claim(
                 &self.worker,
                 now_ms,
-                now_ms + millis(CLAIM),
+                now_ms + millis(self.claim),
                 now_ms + millis(AHEAD),
                 CLAIMED_AT_ONCE,
             )

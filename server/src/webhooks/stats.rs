@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep};
 use super::egress::FailureKind;
 use super::endpoints::Endpoints;
 use super::lanes::Key;
-use super::outbox::Waiting;
 use super::store::{Backlog, Fault, Next, Store};
 use crate::apps::Apps;
 use crate::apps::app::WebhookCounters;
@@ -180,13 +179,10 @@ impl Stats {
         }
     }
 
-    /// What the outbox says of itself.
-    pub(super) fn outbox(&self, waiting: Waiting) {
-        let since_ms = waiting
-            .oldest
-            .map_or(0, |age| clock::unix_millis().saturating_sub(millis(age)));
+    /// The age of the first event in the outbox that is no delivery yet.
+    pub(super) fn outbox(&self, oldest: Option<Duration>) {
+        let since_ms = oldest.map_or(0, |age| clock::unix_millis().saturating_sub(millis(age)));
         self.outbox_since_ms.store(since_ms, Relaxed);
-        self.dropped.store(waiting.dropped, Relaxed);
     }
 
     /// Age of the oldest event of this node's part of the outbox that is no delivery yet; zero if all are.

@@ -1,6 +1,7 @@
 //! What customers are told of their channels, as their endpoints receive it.
 
 mod commands;
+mod crashes;
 mod events;
 mod failures;
 mod numbers;

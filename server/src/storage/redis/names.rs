@@ -165,6 +165,11 @@ impl Names {
         self.name(partition, format_args!("outbox"))
     }
 
+    /// How many entries of the outbox were read, or are known to be lost.
+    pub fn outbox_gone(&self, partition: Partition) -> String {
+        self.name(partition, format_args!("outbox:gone"))
+    }
+
     /// Whose turn it is to read the outbox.
     pub fn reader(&self, partition: Partition) -> String {
         self.name(partition, format_args!("reader"))
@@ -248,6 +253,7 @@ mod tests {
             names.fence(partition, "n1"),
             names.occupied(partition, &thing.app),
             names.outbox(partition),
+            names.outbox_gone(partition),
         ] {
             assert!(name.starts_with("dunlin:{20}:"), "{name}");
         }

@@ -28,6 +28,9 @@ pub static PAST: LazyLock<Script> =
 /// A node is alive.
 pub static LEASE: LazyLock<Script> =
     LazyLock::new(|| Script::about_a_channel(include_str!("scripts/lease.lua")));
+/// What was read of an outbox is forgotten.
+pub static FORGET: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/forget.lua").to_owned()));
 /// One of several requests with the same idempotency key.
 pub static ONCE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/once.lua").to_owned()));

@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod crew;
 pub(crate) mod http;
 pub(crate) mod load;
+pub(crate) mod receiver;
 pub(crate) mod record;
 pub(crate) mod roll;
 pub(crate) mod sentry;

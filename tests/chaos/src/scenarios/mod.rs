@@ -12,6 +12,8 @@ mod recovery;
 mod redis_down;
 mod rolling_restart;
 mod silent_peer;
+mod webhooks_kill;
+mod webhooks_moves;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -151,5 +153,19 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         about: "20 visitors a second come and go for ten minutes, and leave nothing in Redis.",
         works_alone: false,
         play: |context| Box::pin(churn::play(context)),
+    },
+    Scenario {
+        name: "webhooks-kill",
+        about: "Those who deliver webhooks are killed 200 times at random moments, and Redis ten times, while the \
+                customer's server refuses three of ten: everything comes, under one id, in order.",
+        works_alone: false,
+        play: |context| Box::pin(webhooks_kill::play(context)),
+    },
+    Scenario {
+        name: "webhooks-moves",
+        about: "100 visitors a second come and go on two nodes, one of which is killed: a customer is told of each coming \
+                and going once.",
+        works_alone: false,
+        play: |context| Box::pin(webhooks_moves::play(context)),
     },
 ];

@@ -56,8 +56,10 @@ pub(crate) struct Plan {
     config: String,
     /// Inline tables.
     histories: Vec<String>,
-    /// The app has an endpoint, and nobody delivers.
-    is_told: bool,
+    /// What is in the inline table of the app's webhook endpoint, if it has one.
+    endpoint: Option<String>,
+    /// They deliver no webhooks.
+    silent: Vec<usize>,
     /// Their way to Redis leads through a proxy of their own.
     proxied: Vec<usize>,
     /// Id, key and secret.
@@ -73,7 +75,8 @@ impl Plan {
             redis: Some(Persistence::None),
             config: String::new(),
             histories: Vec::new(),
-            is_told: false,
+            endpoint: None,
+            silent: Vec::new(),
             proxied: Vec::new(),
             app: ["1000", "chaos-key", "chaos-secret"],
             ports: &[],
@@ -109,8 +112,21 @@ impl Plan {
 
     /// Leaves what a customer is to be told in the outbox, where the scenario reads it.
     pub(crate) fn told(mut self) -> Self {
-        self.is_told = true;
+        self.endpoint = Some("url = \"https://example.com/\"".to_owned());
         self.config("[webhooks]\ndeliver = false\n[redis]\noutbox_entries = 100000")
+    }
+
+    /// Delivers to this endpoint, from a database below `dir` that the nodes share.
+    pub(crate) fn delivered(mut self, endpoint: &str, dir: &Path) -> Self {
+        self.endpoint = Some(endpoint.to_owned());
+        let url = format!("sqlite://{}", dir.join("shared.db").display());
+        self.config(&format!("[database]\nurl = \"{url}\""))
+    }
+
+    /// This node leaves the delivery of webhooks to the others.
+    pub(crate) fn silent(mut self, node: usize) -> Self {
+        self.silent.push(node);
+        self
     }
 
     /// Puts a proxy between this node and Redis.
@@ -138,11 +154,8 @@ impl Plan {
         } else {
             format!("history = [{}]\n", self.histories.join(", "))
         };
-        let webhooks = if self.is_told {
-            "webhooks = [{ url = \"https://example.com/\" }]\n"
-        } else {
-            ""
-        };
+        let endpoint = self.endpoint.as_ref();
+        let webhooks = endpoint.map_or_else(String::new, |lines| format!("webhooks = [{{ {lines} }}]\n"));
         let [id, key, secret] = self.app;
         format!(
             "{}\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\n{history}{webhooks}\
@@ -197,6 +210,7 @@ impl Stage {
                 port: port()?,
                 metrics_port: port()?,
                 redis: way,
+                delivers: !plan.silent.contains(&number),
             };
             stage.nodes.push(Node::start(place, &config).await?);
         }

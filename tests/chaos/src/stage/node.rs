@@ -24,6 +24,7 @@ pub(crate) struct Node {
     binary: PathBuf,
     dir: PathBuf,
     redis: Option<SocketAddr>,
+    delivers: bool,
     process: Option<Process>,
 }
 
@@ -39,6 +40,8 @@ pub(crate) struct Place<'a> {
     pub(crate) metrics_port: u16,
     /// Where it finds Redis; without it, it is alone.
     pub(crate) redis: Option<SocketAddr>,
+    /// Whether it delivers webhooks, if there are any.
+    pub(crate) delivers: bool,
 }
 
 impl Node {
@@ -58,6 +61,7 @@ impl Node {
             binary: place.binary.to_owned(),
             dir,
             redis: place.redis,
+            delivers: place.delivers,
             process: None,
         };
         node.restart().await?;
@@ -80,7 +84,8 @@ impl Node {
                 .env("DUNLIN_HOST", "127.0.0.1")
                 .env("DUNLIN_PORT", self.address.port().to_string())
                 .env("DUNLIN_METRICS_PORT", self.metrics.port().to_string())
-                .env("DUNLIN_DATA_DIR", self.dir.join("data"));
+                .env("DUNLIN_DATA_DIR", self.dir.join("data"))
+                .env("DUNLIN_WEBHOOKS__DELIVER", self.delivers.to_string());
             if let Some(redis) = self.redis {
                 command.env("DUNLIN_REDIS_URL", format!("redis://{redis}"));
             }

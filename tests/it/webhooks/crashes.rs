@@ -1,0 +1,170 @@
+//! A worker that is killed loses nothing, and makes nothing twice what was once; what an outbox cannot keep is said to be
+//! lost.
+
+use super::QUICK;
+use super::receiver::Receiver;
+use crate::world::{App, DEADLINE, World, eventually};
+use rustix::process::Signal;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+use tokio::sync::Semaphore;
+
+const CHANNELS: usize = 5;
+const ROUNDS: usize = 4;
+const BATCH: usize = 5;
+/// Numbers that may be published and not yet received: always something to kill the worker over.
+const AHEAD: usize = 40;
+
+#[tokio::test]
+async fn a_worker_that_is_killed_again_and_again_delivers_everything_under_one_id_and_in_order() {
+    let mut receiver = Receiver::start();
+    let lines = format!(
+        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 20\nbatch_size = {BATCH}\n",
+        receiver.url("/")
+    );
+    let app = App::new(1).webhook(&lines);
+    let world = World::builder()
+        .config(&format!("{QUICK}\nclaim_ms = 1000"))
+        .config("[redis]\nlease_ms = 1500\nlease_refresh_ms = 500")
+        .app(&app)
+        .nodes(2)
+        .node_env(0, "DUNLIN_WEBHOOKS__DELIVER", "false")
+        .troubled()
+        .start();
+    let (publisher, worker) = world.pair();
+    let published = Cell::new(0);
+    let (is_over, allowed) = (Cell::new(false), Semaphore::new(AHEAD));
+    let publishing = async {
+        while !is_over.get() {
+            allowed.acquire().await.expect("it is open").forget();
+            let number = published.get();
+            for channel in 0..CHANNELS {
+                let channel = format!("c-{channel}");
+                publisher.publish(&app, &channel, "e", &number.to_string()).await;
+            }
+            published.set(number + 1);
+        }
+    };
+    let mut requests = Vec::new();
+    let killing = async {
+        for round in 0..ROUNDS {
+            // At another point of its work in each round.
+            for _ in 0..=round * 3 {
+                requests.push(receiver.next_within(DEADLINE * 2).await.expect("it delivers"));
+                allowed.add_permits(BATCH.div_ceil(CHANNELS));
+            }
+            worker.kill();
+            worker.restart();
+        }
+        is_over.set(true);
+        allowed.add_permits(1);
+    };
+    tokio::join!(publishing, killing);
+
+    let expected = published.get() * CHANNELS;
+    // By channel and number: the deliveries in which it came.
+    let mut ids: BTreeMap<(String, usize), BTreeSet<String>> = BTreeMap::new();
+    let mut next: BTreeMap<String, usize> = BTreeMap::new();
+    let start = Instant::now();
+    let mut requests = requests.into_iter();
+    while ids.len() < expected {
+        let left = (DEADLINE * 6).saturating_sub(start.elapsed());
+        let request = match requests.next() {
+            Some(request) => Some(request),
+            None => receiver.next_within(left).await,
+        };
+        let request = request.unwrap_or_else(|| panic!("{} of {expected} have come", ids.len()));
+        for item in request.json()["items"]["data"].as_array().expect("a list") {
+            let channel = item["channel"].as_str().expect("a text").to_owned();
+            let number: usize = item["message"]
+                .as_str()
+                .and_then(|text| text.parse().ok())
+                .expect("a number");
+            let expected = next.entry(channel.clone()).or_default();
+            let came_in = ids.entry((channel.clone(), number)).or_default();
+            if came_in.is_empty() {
+                assert_eq!(number, *expected, "{channel}");
+                *expected += 1;
+            }
+            came_in.insert(request.id().to_owned());
+        }
+    }
+    let doubles: Vec<_> = ids.iter().filter(|(_, ids)| ids.len() > 1).collect();
+    assert!(doubles.is_empty(), "one event, several deliveries: {doubles:?}");
+}
+
+#[tokio::test]
+async fn events_that_made_way_before_anybody_read_them_are_said_to_be_lost() {
+    let mut receiver = Receiver::start();
+    let lines = format!(
+        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 0\n",
+        receiver.url("/")
+    );
+    let app = App::new(1).webhook(&lines);
+    let world = World::builder()
+        .config(QUICK)
+        .config("[redis]\noutbox_entries = 100\nlease_ms = 1500\nlease_refresh_ms = 500")
+        .app(&app)
+        .nodes(2)
+        .node_env(0, "DUNLIN_WEBHOOKS__DELIVER", "false")
+        .troubled()
+        .start();
+    let (publisher, worker) = world.pair();
+    worker.kill();
+    for number in 0..1000 {
+        publisher.publish(&app, "full", "e", &number.to_string()).await;
+    }
+    worker.restart();
+    let mut last = None;
+    while last.as_deref() != Some("999") {
+        let request = receiver
+            .next_within(DEADLINE * 2)
+            .await
+            .expect("what is left is delivered");
+        let items = request.json();
+        let item = items["items"]["data"].as_array().and_then(|items| items.last());
+        last = item.and_then(|item| item["message"].as_str()).map(str::to_owned);
+    }
+    eventually("it says what is lost", async || {
+        worker
+            .log()
+            .contains("events for webhooks are lost")
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_node_read_is_read_by_another_at_once_when_the_node_stops() {
+    let mut receiver = Receiver::start();
+    let lines = format!(
+        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 0\n",
+        receiver.url("/")
+    );
+    let app = App::new(1).webhook(&lines);
+    let world = World::builder()
+        .config(QUICK)
+        // Nobody waits for this lease in a test.
+        .config("[redis]\nlease_ms = 60000\nlease_refresh_ms = 2000")
+        .app(&app)
+        .nodes(2)
+        .start();
+    let (stays, leaves) = world.pair();
+    leaves.signal(Signal::TERM);
+    let status = leaves.exit_within(DEADLINE).await;
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    // Of so many channels some are in every part of the outbox.
+    for channel in 0..200 {
+        stays.publish(&app, &format!("c-{channel}"), "e", "x").await;
+    }
+    let mut channels = BTreeSet::new();
+    while channels.len() < 200 {
+        for item in receiver.next().await.json()["items"]["data"]
+            .as_array()
+            .expect("a list")
+        {
+            channels.insert(item["channel"].as_str().expect("a text").to_owned());
+        }
+    }
+}
