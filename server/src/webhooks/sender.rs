@@ -69,6 +69,8 @@ pub struct Sender {
     ends: Vec<End>,
     renewed_at: Instant,
     looked_at: Option<Instant>,
+    /// The [`Endpoints::replacements`] that the lanes know of.
+    heeded: u64,
 }
 
 impl Sender {
@@ -95,6 +97,7 @@ impl Sender {
             ends: Vec::new(),
             renewed_at: Instant::now(),
             looked_at: None,
+            heeded: 0,
         }
     }
 
@@ -113,6 +116,7 @@ impl Sender {
                 self.give_back().await;
                 return;
             }
+            self.heed();
             let now_ms = clock::unix_millis();
             while !end.is_cancelled()
                 && let Some(delivery) = self.lanes.next(now_ms)
@@ -128,6 +132,23 @@ impl Sender {
                 () = end.cancelled(), if !end.is_cancelled() => {}
             }
         }
+    }
+
+    /// Endpoints that were switched off are sent nothing from now on, and those that are on again go on.
+    fn heed(&mut self) {
+        let replacements = self.endpoints.replacements();
+        if self.heeded != replacements {
+            self.heeded = replacements;
+            let keys: Vec<Key> = self.lanes.keys().cloned().collect();
+            for key in keys {
+                self.lanes.hold(&key, self.is_off(&key));
+            }
+        }
+    }
+
+    fn is_off(&self, (app, endpoint): &Key) -> bool {
+        let endpoint = self.endpoints.get(app, endpoint);
+        endpoint.is_some_and(|endpoint| !endpoint.enabled)
     }
 
     async fn turn(&mut self, is_last: bool) -> Result<(), Fault> {
@@ -254,6 +275,7 @@ impl Sender {
         let limit = self.lanes.appetite(key);
         let pending = self.store.pending(&key.0, &key.1, limit).await?;
         self.lanes.offer(key, pending, limit);
+        self.lanes.hold(key, self.is_off(key));
         Ok(())
     }
 
@@ -290,13 +312,12 @@ impl Sender {
             let started = Instant::now();
             let target = endpoint
                 .as_ref()
-                .filter(|endpoint| endpoint.enabled)
                 .and_then(|endpoint| Some((endpoint, endpoint.url(delivery.source)?)));
             let (verdict, status, note) = match target {
                 None => (
                     Verdict::Failed { retry_after: None },
                     None,
-                    "The endpoint is not configured any more, or disabled.".to_owned(),
+                    "The endpoint is not configured any more, or has no URL for this.".to_owned(),
                 ),
                 Some((endpoint, url)) => {
                     let headers =
@@ -314,13 +335,17 @@ impl Sender {
             };
             let took_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
             let is_short = endpoint.is_some_and(|endpoint| endpoint.short_retries);
-            let next = schedules.of(is_short).next(
-                verdict,
-                delivery.attempts + 1,
-                delivery.created_at_ms,
-                clock::unix_millis(),
-                rand::random(),
-            );
+            let next = match verdict {
+                // Whoever tests an endpoint wants to know how it does now.
+                Verdict::Failed { .. } if delivery.is_test() => Next::Dead,
+                verdict => schedules.of(is_short).next(
+                    verdict,
+                    delivery.attempts + 1,
+                    delivery.created_at_ms,
+                    clock::unix_millis(),
+                    rand::random(),
+                ),
+            };
             End {
                 key: (delivery.app.clone(), delivery.endpoint.clone()),
                 seq: delivery.seq,
