@@ -3,6 +3,7 @@
 mod commands;
 mod events;
 mod failures;
+mod managed;
 mod receiver;
 mod yalgaar;
 
