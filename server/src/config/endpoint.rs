@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::sections::{ConfigSecret, millis, secret_or_empty};
-use crate::clock;
 
 /// An endpoint. What an entry leaves out is as in [`EndpointSection::default`]; the page about options holds the same
 /// values, and a test compares them.
@@ -177,5 +176,5 @@ fn exposed_headers<S: Serializer>(
 }
 
 fn in_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u64(clock::millis(*time))
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

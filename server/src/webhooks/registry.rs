@@ -2,7 +2,7 @@
 //!
 //! What is in the configuration stays as it is there: an endpoint of the database with the same id is not used.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dunlin_protocol::names::AppId;
@@ -15,10 +15,14 @@ use super::endpoints::Endpoints;
 use super::store::{Store, StoredEndpoint};
 use crate::apps::Apps;
 use crate::config::{AppSection, Config, EndpointSection};
+use crate::lock::lock;
 use crate::storage::sql::Fault;
 
 /// How often a node looks whether an endpoint of the database has changed.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// So long after a change every node knows of it, unless it cannot reach the database.
+pub const KNOWN_AFTER: Duration = Duration::from_secs(2);
 
 /// An endpoint, whether it can be used or not.
 #[derive(Debug)]
@@ -125,7 +129,8 @@ pub struct Watch {
     config: Arc<Config>,
     endpoints: Arc<Endpoints>,
     apps: Arc<Apps>,
-    version: Option<i64>,
+    /// What was seen last.
+    version: Mutex<Option<i64>>,
 }
 
 impl Watch {
@@ -135,12 +140,12 @@ impl Watch {
             config,
             endpoints,
             apps,
-            version: None,
+            version: Mutex::default(),
         }
     }
 
     /// For ever. While the database is away, all stays as it was.
-    pub async fn run(mut self) {
+    pub async fn run(&self) {
         let mut is_away = false;
         loop {
             match self.look().await {
@@ -155,12 +160,13 @@ impl Watch {
         }
     }
 
-    /// Takes over what has changed since it looked last.
+    /// Takes over what has changed since it looked last. Also for whoever has met an endpoint that is not known here yet.
     ///
     /// # Errors
     /// See [`Fault`]. All stays as it was.
-    pub async fn look(&mut self) -> Result<(), Fault> {
-        if self.version == Some(self.store.endpoints_version().await?) {
+    pub async fn look(&self) -> Result<(), Fault> {
+        let current = self.store.endpoints_version().await?;
+        if *lock(&self.version) == Some(current) {
             return Ok(());
         }
         let (version, stored) = self.store.endpoints().await?;
@@ -177,7 +183,7 @@ impl Watch {
             }
         }
         self.endpoints.replace(endpoints, &self.apps);
-        self.version = Some(version);
+        *lock(&self.version) = Some(version);
         Ok(())
     }
 }

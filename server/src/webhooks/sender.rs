@@ -18,6 +18,7 @@ use super::delivery::{Attempt, Delivery};
 use super::egress::Egress;
 use super::endpoints::Endpoints;
 use super::lanes::{Key, Lanes, Places};
+use super::registry::Watch;
 use super::schedule::{Schedules, Verdict};
 use super::sign;
 use super::store::{Claim, Finished, Next, Store};
@@ -58,6 +59,7 @@ pub struct Sender {
     store: Store,
     egress: Egress,
     endpoints: Arc<Endpoints>,
+    watch: Arc<Watch>,
     work: Arc<Work>,
     schedules: Schedules,
     /// Names this worker in the store.
@@ -78,6 +80,7 @@ impl Sender {
         store: Store,
         egress: Egress,
         endpoints: Arc<Endpoints>,
+        watch: Arc<Watch>,
         work: Arc<Work>,
         section: &WebhooksSection,
     ) -> Self {
@@ -85,6 +88,7 @@ impl Sender {
             store,
             egress,
             endpoints,
+            watch,
             work,
             schedules: Schedules::new(section),
             worker: format!("{:016x}", rand::random::<u64>()),
@@ -272,6 +276,10 @@ impl Sender {
     }
 
     async fn load(&mut self, key: &Key) -> Result<(), Fault> {
+        if self.endpoints.get(&key.0, &key.1).is_none() {
+            // Another node may have stored something for an endpoint that this one is about to hear of.
+            self.watch.look().await?;
+        }
         let limit = self.lanes.appetite(key);
         let pending = self.store.pending(&key.0, &key.1, limit).await?;
         self.lanes.offer(key, pending, limit);

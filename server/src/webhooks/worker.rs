@@ -123,7 +123,7 @@ struct Job {
 struct Parts {
     store: Store,
     /// Has looked: the node knows of all endpoints.
-    watch: Watch,
+    watch: Arc<Watch>,
     /// `None`: nothing is sent yet.
     egress: Option<Egress>,
 }
@@ -158,11 +158,11 @@ impl Job {
         let database = Database::open(&self.config.database, &self.config.server.data_dir).await?;
         let store = Store::new(database);
         let (config, endpoints) = (Arc::clone(&self.config), Arc::clone(&self.endpoints));
-        let mut watch = Watch::new(store.clone(), config, endpoints, Arc::clone(&self.apps));
+        let watch = Watch::new(store.clone(), config, endpoints, Arc::clone(&self.apps));
         watch.look().await?;
         Ok(Parts {
             store,
-            watch,
+            watch: Arc::new(watch),
             egress: self.delivers_now().then(|| self.egress()).transpose()?,
         })
     }
@@ -215,38 +215,31 @@ impl Job {
     }
 
     async fn run(&self, parts: Parts, end: CancellationToken) -> Result<(), StartError> {
-        let Parts { store, watch, egress } = parts;
-        let watching = end.run_until_cancelled(watch.run()).map(Ok);
+        let watching = end.run_until_cancelled(parts.watch.run()).map(Ok);
         if !self.config.webhooks.deliver {
             watching.await?;
             return Ok(());
         }
         // Also without an endpoint: there may be deliveries of those that were.
-        let pruning = end.run_until_cancelled(prune(store.clone(), &self.config.webhooks));
-        let delivering = self.deliver(store, egress, end.clone());
-        tokio::try_join!(watching, pruning.map(Ok), delivering)?;
+        let pruning = end.run_until_cancelled(prune(&parts.store, &self.config.webhooks));
+        tokio::try_join!(watching, pruning.map(Ok), self.deliver(&parts, end.clone()))?;
         Ok(())
     }
 
     /// From the first endpoint on: a node without any asks neither the outbox nor the database for work.
-    async fn deliver(
-        &self,
-        store: Store,
-        egress: Option<Egress>,
-        end: CancellationToken,
-    ) -> Result<(), StartError> {
+    async fn deliver(&self, parts: &Parts, end: CancellationToken) -> Result<(), StartError> {
         let section = &self.config.webhooks;
         if end.run_until_cancelled(self.endpoints.any()).await.is_none() {
             return Ok(());
         }
-        let egress = match egress {
-            Some(egress) => egress,
+        let egress = match &parts.egress {
+            Some(egress) => egress.clone(),
             None => self.egress()?,
         };
         let (feed, endpoints) = (Arc::clone(&self.feed), Arc::clone(&self.endpoints));
-        let work = Arc::<Work>::default();
+        let (store, watch, work) = (&parts.store, Arc::clone(&parts.watch), Arc::<Work>::default());
         let feeder = Feeder::new(feed, store.clone(), Arc::clone(&endpoints), Arc::clone(&work));
-        let sender = Sender::new(store, egress, endpoints, work, section);
+        let sender = Sender::new(store.clone(), egress, endpoints, watch, work, section);
         tokio::join!(feeder.run(end.clone()), sender.run(end.clone()));
         Ok(())
     }
@@ -257,7 +250,7 @@ fn complain(error: &StartError) {
     tracing::warn!(error, "webhooks wait");
 }
 
-async fn prune(store: Store, section: &WebhooksSection) {
+async fn prune(store: &Store, section: &WebhooksSection) {
     loop {
         sleep(PRUNING).await;
         let now_ms = clock::unix_millis();

@@ -1,7 +1,5 @@
 //! `dunlin webhooks add`, `set`, `remove`, `disable` and `enable`
 
-use std::sync::Arc;
-
 use dunlin_protocol::names::AppId;
 
 use super::args::{AddArgs, EndpointArgs, SetArgs};
@@ -144,19 +142,13 @@ pub(super) async fn enable(
     Ok(())
 }
 
-/// The endpoint that is in use under this name.
-pub(super) async fn in_use(
+/// The one that counts under this name: that of the configuration, if it has one.
+pub(super) async fn first(
     config: &Config,
     store: &Store,
     app: &AppId,
     id: &EndpointId,
-) -> Result<Arc<Endpoint>, CliError> {
-    let used = first(config, store, app, id).await?.endpoint;
-    used.map_err(|why| CliError::Usage(format!("endpoint {id} of app {app} is not used: {why}")))
-}
-
-/// The one that counts under this name: that of the configuration, if it has one.
-async fn first(config: &Config, store: &Store, app: &AppId, id: &EndpointId) -> Result<Registered, CliError> {
+) -> Result<Registered, CliError> {
     Ok(find(config, store, app, id).await?.swap_remove(0))
 }
 

@@ -12,6 +12,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::webhooks::delivery::{Attempt, DeliveryId, NewDelivery, Source};
 use crate::webhooks::format;
+use crate::webhooks::registry::{KNOWN_AFTER, Registered};
 use crate::webhooks::store::Store;
 
 /// How often the database is asked for the attempt.
@@ -28,7 +29,13 @@ pub(super) async fn run(
     out: &mut Out,
 ) -> Result<(), CliError> {
     let EndpointArgs { app, endpoint, .. } = args;
-    let target = manage::in_use(config, store, app, endpoint).await?;
+    let Registered {
+        stored,
+        endpoint: target,
+        ..
+    } = manage::first(config, store, app, endpoint).await?;
+    let target = target
+        .map_err(|why| CliError::Usage(format!("endpoint {endpoint} of app {app} is not used: {why}")))?;
     let state = store.endpoint_state(app, endpoint).await?;
     if !target.enabled || state.disabled_at_ms.is_some() {
         return Err(CliError::Usage(format!(
@@ -52,7 +59,10 @@ pub(super) async fn run(
             body: format::test_body(source, &target.key, now_ms),
         })
         .collect();
-    store.add(&tests, now_ms, &[]).await?;
+    // Not before the endpoint as it is now is the one that is tested.
+    let changed_at_ms = stored.map_or(0, |stored| stored.updated_at_ms);
+    let next_at_ms = now_ms.max(changed_at_ms.saturating_add(clock::millis(KNOWN_AFTER)));
+    store.add(&tests, next_at_ms, &[]).await?;
     let deadline = Instant::now() + config.webhooks.timeout + PATIENCE;
     let mut refused = 0;
     for test in &tests {
