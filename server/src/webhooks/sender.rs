@@ -138,21 +138,20 @@ impl Sender {
         }
     }
 
-    /// Endpoints that were switched off are sent nothing from now on, and those that are on again go on.
+    /// Endpoints that were switched off or removed are sent nothing from now on, and those that are on again go on.
     fn heed(&mut self) {
         let replacements = self.endpoints.replacements();
         if self.heeded != replacements {
             self.heeded = replacements;
             let keys: Vec<Key> = self.lanes.keys().cloned().collect();
             for key in keys {
-                self.lanes.hold(&key, self.is_off(&key));
+                match self.endpoints.get(&key.0, &key.1) {
+                    Some(endpoint) => self.lanes.hold(&key, !endpoint.enabled),
+                    // What was removed is disabled as well: the store has nothing more to be sent.
+                    None => self.lanes.remove(&key),
+                }
             }
         }
-    }
-
-    fn is_off(&self, (app, endpoint): &Key) -> bool {
-        let endpoint = self.endpoints.get(app, endpoint);
-        endpoint.is_some_and(|endpoint| !endpoint.enabled)
     }
 
     async fn turn(&mut self, is_last: bool) -> Result<(), Fault> {
@@ -276,14 +275,17 @@ impl Sender {
     }
 
     async fn load(&mut self, key: &Key) -> Result<(), Fault> {
-        if self.endpoints.get(&key.0, &key.1).is_none() {
+        let mut endpoint = self.endpoints.get(&key.0, &key.1);
+        if endpoint.is_none() {
             // Another node may have stored something for an endpoint that this one is about to hear of.
             self.watch.look().await?;
+            endpoint = self.endpoints.get(&key.0, &key.1);
         }
         let limit = self.lanes.appetite(key);
         let pending = self.store.pending(&key.0, &key.1, limit).await?;
         self.lanes.offer(key, pending, limit);
-        self.lanes.hold(key, self.is_off(key));
+        let is_off = endpoint.is_some_and(|endpoint| !endpoint.enabled);
+        self.lanes.hold(key, is_off);
         Ok(())
     }
 

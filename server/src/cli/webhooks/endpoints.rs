@@ -5,10 +5,12 @@ use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;
 use crate::config::Config;
+use crate::webhooks::delivery::Source;
+use crate::webhooks::egress::EndpointUrl;
 use crate::webhooks::registry::{self, Registered};
 use crate::webhooks::store::{EndpointState, Store};
 
-/// A line per endpoint: where it comes from, how it does, and its latest attempt.
+/// A line per endpoint: where it comes from, where its requests go, how it does, and its latest attempt.
 pub(super) async fn list(
     args: &EndpointsArgs,
     config: &Config,
@@ -21,13 +23,16 @@ pub(super) async fn list(
         out.complain("nothing matches");
         return Ok(());
     }
-    let width = endpoints.iter().map(|endpoint| endpoint.id.0.len()).max();
-    let width = width.unwrap_or_default().max("ENDPOINT".len());
+    let urls: Vec<String> = endpoints.iter().map(urls).collect();
+    let ids = endpoints.iter().map(|endpoint| endpoint.id.0.len());
+    let width = ids.max().unwrap_or_default().max("ENDPOINT".len());
+    let url_width = urls.iter().map(String::len).max();
+    let url_width = url_width.unwrap_or_default().max("URL".len());
     out.line(format_args!(
-        "{:<4}  {:<width$}  {:<11}  {:<39}  LATEST ATTEMPT",
-        "APP", "ENDPOINT", "FROM", "STATE"
+        "{:<4}  {:<width$}  {:<11}  {:<url_width$}  {:<39}  LATEST ATTEMPT",
+        "APP", "ENDPOINT", "FROM", "URL", "STATE"
     ));
-    for endpoint in endpoints {
+    for (endpoint, urls) in endpoints.into_iter().zip(urls) {
         let state = store.endpoint_state(&endpoint.app, &endpoint.id).await?;
         let latest = state.last.as_ref().map(|last| {
             let status = last
@@ -36,7 +41,7 @@ pub(super) async fn list(
             format!("{}  {status}  {}", time::show(last.at_ms), last.note)
         });
         out.line(format_args!(
-            "{:<4}  {:<width$}  {:<11}  {:<39}  {}",
+            "{:<4}  {:<width$}  {:<11}  {urls:<url_width$}  {:<39}  {}",
             endpoint.app.as_str(),
             endpoint.id.0,
             origin(&endpoint),
@@ -45,6 +50,15 @@ pub(super) async fn list(
         ));
     }
     Ok(())
+}
+
+/// Of the Yalgaar format that for binds, then that for messages.
+fn urls(endpoint: &Registered) -> String {
+    let Ok(endpoint) = &endpoint.endpoint else {
+        return String::new();
+    };
+    let urls = Source::ALL.into_iter().filter_map(|source| endpoint.url(source));
+    urls.map(EndpointUrl::as_str).collect::<Vec<_>>().join(" ")
 }
 
 /// The number is the version, which `set` can insist on.
