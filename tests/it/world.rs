@@ -221,7 +221,7 @@ impl Builder {
         }
         // Nodes of one platform share what they know of webhooks.
         let shared = Scratch::new();
-        if count > 1 && self.apps.iter().any(|app| !app.webhooks.is_empty()) {
+        if count > 1 {
             let url = format!("sqlite://{}", shared.file("shared.db").display());
             environment.push(("DUNLIN_DATABASE_URL".to_owned(), url));
         }

@@ -88,7 +88,7 @@ pub struct Node {
     config: Config,
     hub: Arc<Hub>,
     cluster: Option<Arc<Cluster>>,
-    worker: Option<Worker>,
+    worker: Worker,
     settling: Arc<Settling>,
     readiness: Arc<Readiness>,
     tasks: Tasks,
@@ -150,15 +150,12 @@ impl Node {
         };
         let endpoints = worker::configured(&config, &apps);
         let webhooks = Arc::new(Stats::new(Arc::clone(&apps)));
-        let worker = if config.webhooks.deliver && !endpoints.is_empty() {
-            let feed: Arc<dyn Feed> = match &cluster {
-                Some(cluster) => cluster.clone(),
-                None => outbox.clone(),
-            };
-            Some(Worker::start(&config, feed, endpoints, Arc::clone(&webhooks)).await?)
-        } else {
-            None
+        let feed: Arc<dyn Feed> = match &cluster {
+            Some(cluster) => cluster.clone(),
+            None => outbox.clone(),
         };
+        let worker =
+            Worker::start(&config, feed, endpoints, Arc::clone(&apps), Arc::clone(&webhooks)).await?;
         // A node of a cluster keeps these empty.
         let broker = Arc::new(MemoryBroker::new(
             Arc::clone(&channels),
@@ -340,11 +337,9 @@ impl Node {
             handle.stop(stop == Stop::WhenIdle).await;
             serving.await.context("the server's task failed")??;
         }
-        if let Some(worker) = self.worker.take() {
-            // What has ended has ended: nobody comes back to a node that is gone.
-            self.settling.finish();
-            worker.stop(WEBHOOK_TIME).await;
-        }
+        // What has ended has ended: nobody comes back to a node that is gone.
+        self.settling.finish();
+        self.worker.stop(WEBHOOK_TIME).await;
         self.tasks.stop().await;
         Ok(())
     }

@@ -39,6 +39,9 @@ pub(super) enum CliError {
     /// There is no such thing.
     #[error("{0}")]
     Missing(String),
+    /// Something that is there stands against it.
+    #[error("{0}")]
+    Conflict(String),
     #[error("cannot start")]
     Runtime(#[source] std::io::Error),
     #[error("cannot read standard input")]
@@ -49,6 +52,9 @@ pub(super) enum CliError {
     /// `webhooks verify` said what, line by line.
     #[error("signatures that are not right: {0}")]
     Unverified(usize),
+    /// `webhooks test` said what, line by line.
+    #[error("test deliveries that were not taken: {0}")]
+    Untaken(usize),
     /// `bench` said what, scenario by scenario.
     #[error("{0} of the scenarios did not come out clean")]
     Unclean(usize),
@@ -84,6 +90,8 @@ impl CliError {
             | Self::Database(_)
             | Self::Store(_)
             | Self::Missing(_)
+            | Self::Conflict(_)
+            | Self::Untaken(_)
             | Self::Unverified(_)
             | Self::Runtime(_)
             | Self::Input(_)

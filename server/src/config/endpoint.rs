@@ -5,14 +5,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{self, Deserializer};
+use serde::ser::Serializer;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::sections::{ConfigSecret, millis, secret_or_empty};
 
 /// An endpoint. What an entry leaves out is as in [`EndpointSection::default`]; the page about options holds the same
 /// values, and a test compares them.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EndpointSection {
     /// A name of 1 to 64 letters, digits, `_` and `-`, its own within the app; empty: one that follows from format and
@@ -35,16 +37,20 @@ pub struct EndpointSection {
     /// Only channels whose name begins so; empty: all.
     pub channel_prefix: String,
     /// Sent with every request, by name. Secrets, because they often are.
-    #[serde(deserialize_with = "headers")]
+    #[serde(deserialize_with = "headers", serialize_with = "exposed_headers")]
     pub headers: BTreeMap<String, ConfigSecret>,
     /// What the Standard Webhooks headers are signed with: `whsec_` and base64. `None`: the app's secret.
-    #[serde(deserialize_with = "secret_or_empty")]
+    #[serde(deserialize_with = "secret_or_empty", serialize_with = "exposed")]
     pub secret: Option<ConfigSecret>,
     /// Signs as well, until every receiver has learnt the new one.
-    #[serde(deserialize_with = "secret_or_empty")]
+    #[serde(deserialize_with = "secret_or_empty", serialize_with = "exposed")]
     pub previous_secret: Option<ConfigSecret>,
     /// How long events wait for others to share their request.
-    #[serde(rename = "batch_ms", deserialize_with = "millis")]
+    #[serde(
+        rename = "batch_ms",
+        deserialize_with = "millis",
+        serialize_with = "in_millis"
+    )]
     pub batch: Duration,
     /// Most events in a request.
     pub batch_size: usize,
@@ -74,8 +80,28 @@ impl Default for EndpointSection {
     }
 }
 
+impl EndpointSection {
+    /// # Errors
+    /// It is not of this shape; the text quotes no secret.
+    pub fn from_json(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    /// What [`EndpointSection::from_json`] reads, with all secrets. What is as by default is left out, as one would in a
+    /// file, so that an older version can read whatever does not ask for more than it knows.
+    pub fn to_json(&self) -> String {
+        let written =
+            |section: &Self| serde_json::to_value(section).expect("texts and numbers can always be written");
+        let (mut own, default) = (written(self), written(&Self::default()));
+        if let Value::Object(options) = &mut own {
+            options.retain(|name, value| default.get(name) != Some(value));
+        }
+        own.to_string()
+    }
+}
+
 /// What a request's body looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BodyFormat {
     /// `{"time_ms":…,"events":[…]}`
@@ -94,7 +120,7 @@ impl BodyFormat {
 }
 
 /// What an endpoint can ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventType {
     ChannelOccupied,
@@ -133,4 +159,22 @@ fn headers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String
         .into_iter()
         .map(|(name, value)| (name, ConfigSecret::from(value.as_str())))
         .collect())
+}
+
+// Secrets are written here and nowhere else: a `Serialize` of their own would write them wherever somebody forgets.
+
+#[expect(clippy::ref_option, reason = "serde calls it with the field")]
+fn exposed<S: Serializer>(secret: &Option<ConfigSecret>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.as_ref().map_or("", ConfigSecret::expose))
+}
+
+fn exposed_headers<S: Serializer>(
+    headers: &BTreeMap<String, ConfigSecret>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(headers.iter().map(|(name, value)| (name, value.expose())))
+}
+
+fn in_millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

@@ -694,6 +694,19 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
         short_retries: true,
     };
     assert_eq!(own, expected);
+    // What is stored is of the same shape, and no longer than it has to be.
+    for (section, json) in [
+        (EndpointSection::default(), "{}".to_owned()),
+        (own.clone(), own.to_json()),
+    ] {
+        assert_eq!(section.to_json(), json);
+        assert_eq!(
+            EndpointSection::from_json(&json).expect("it was written so"),
+            section
+        );
+    }
+    assert!(!own.to_json().contains("presence_url"), "as by default");
+    EndpointSection::from_json("{\"colour\":1}").expect_err("of another version");
 }
 
 #[test]

@@ -100,7 +100,7 @@ pub struct NewDelivery {
     /// A bit for each channel in it, by the hash of the name: two deliveries of an endpoint and source that share a bit
     /// are sent one after the other.
     pub lanes: u64,
-    /// Events in it.
+    /// Events in it; 0: it is a test.
     pub events: u32,
     /// The bytes that are signed and sent, JSON.
     pub body: String,
@@ -150,6 +150,13 @@ pub struct Delivery {
     pub next_at_ms: u64,
     /// When it became done or dead.
     pub finished_at_ms: Option<u64>,
+}
+
+impl Delivery {
+    /// Nothing has happened: somebody wants to see how the endpoint does. There is one attempt, and no retry.
+    pub fn is_test(&self) -> bool {
+        self.events == 0
+    }
 }
 
 /// One try to send a delivery.

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use dunlin_protocol::names::AppId;
+use tokio::sync::Notify;
 
 use super::delivery::EndpointId;
 use super::endpoint::Endpoint;
@@ -15,6 +17,8 @@ use crate::apps::wanted::News;
 #[derive(Debug, Default)]
 pub struct Endpoints {
     by_app: ArcSwap<HashMap<AppId, Arc<[Arc<Endpoint>]>>>,
+    replacements: AtomicU64,
+    replaced: Notify,
 }
 
 impl Endpoints {
@@ -33,6 +37,8 @@ impl Endpoints {
         }
         let by_app = by_app.into_iter().map(|(app, endpoints)| (app, endpoints.into()));
         self.by_app.store(Arc::new(by_app.collect()));
+        self.replacements.fetch_add(1, Ordering::Release);
+        self.replaced.notify_waiters();
     }
 
     /// Of one app; empty if it has none.
@@ -42,6 +48,22 @@ impl Endpoints {
 
     pub fn get(&self, app: &AppId, id: &EndpointId) -> Option<Arc<Endpoint>> {
         self.of(app).iter().find(|endpoint| endpoint.id == *id).cloned()
+    }
+
+    /// Grows with each replacement, for whoever draws conclusions from what is here.
+    pub fn replacements(&self) -> u64 {
+        self.replacements.load(Ordering::Acquire)
+    }
+
+    /// Until there is an endpoint.
+    pub async fn any(&self) {
+        loop {
+            let replaced = self.replaced.notified();
+            if !self.is_empty() {
+                return;
+            }
+            replaced.await;
+        }
     }
 
     pub fn is_empty(&self) -> bool {

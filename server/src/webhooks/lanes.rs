@@ -53,6 +53,8 @@ struct Lane {
     breaker: Breaker,
     /// There are more in the store than are looked at.
     has_more: bool,
+    /// It is sent nothing for now; what waits, waits on.
+    is_held: bool,
 }
 
 impl Lane {
@@ -70,7 +72,10 @@ impl Lane {
 
     /// The first that may be sent now.
     fn ready(&self, now_ms: u64, most: usize) -> Option<i64> {
-        if self.under_way.len() >= most || !self.breaker.may_send(now_ms, self.under_way.len()) {
+        if self.is_held
+            || self.under_way.len() >= most
+            || !self.breaker.may_send(now_ms, self.under_way.len())
+        {
             return None;
         }
         let mut due = self.free().filter(|(_, at_ms)| *at_ms <= now_ms);
@@ -91,6 +96,9 @@ impl Lane {
 
     /// When something will be ready that time alone keeps from it.
     fn next_due_ms(&self, now_ms: u64) -> Option<u64> {
+        if self.is_held {
+            return None;
+        }
         let opens_at_ms = self.breaker.opens_at_ms().unwrap_or(0);
         let times = self.free().map(|(_, at_ms)| at_ms.max(opens_at_ms));
         times.filter(|at_ms| *at_ms > now_ms).min()
@@ -167,6 +175,13 @@ impl Lanes {
                     self.turns.retain(|app| *app != key.0);
                 }
             }
+        }
+    }
+
+    /// Sends an endpoint nothing more, or goes on. What is under way is not called back.
+    pub fn hold(&mut self, key: &Key, is_held: bool) {
+        if let Some(lane) = self.endpoints.get_mut(key) {
+            lane.is_held = is_held;
         }
     }
 
@@ -448,6 +463,20 @@ mod tests {
             LOOKED_AT,
         );
         assert_eq!(numbers(&all_ready(&mut lanes, 0)), [1, 2]);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_held_keeps_what_waits() {
+        let (mut lanes, key) = (Lanes::new(PLACES), key("1", "a"));
+        offer(&mut lanes, &key, &[1, 2]);
+        assert!(lanes.next(0).is_some());
+        lanes.hold(&key, true);
+        lanes.finished(&key, 1, false, Some(500), 0);
+        assert!(all_ready(&mut lanes, 500).is_empty());
+        assert_eq!(lanes.next_due_ms(0), None);
+        assert!(!lanes.is_done(&key));
+        lanes.hold(&key, false);
+        assert_eq!(numbers(&all_ready(&mut lanes, 500)), [1, 2]);
     }
 
     #[test]

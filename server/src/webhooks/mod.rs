@@ -14,6 +14,7 @@ pub mod feeder;
 pub mod format;
 pub mod lanes;
 pub mod outbox;
+pub mod registry;
 pub mod schedule;
 pub mod sender;
 pub mod settling;

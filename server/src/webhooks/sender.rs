@@ -19,6 +19,7 @@ use super::delivery::{Attempt, Delivery};
 use super::egress::Egress;
 use super::endpoints::Endpoints;
 use super::lanes::{Key, Lanes, Places};
+use super::registry::Watch;
 use super::schedule::{Schedules, Verdict};
 use super::sign;
 use super::stats::{Outcome, Stats};
@@ -57,6 +58,7 @@ pub struct Sender {
     store: Store,
     egress: Egress,
     endpoints: Arc<Endpoints>,
+    watch: Arc<Watch>,
     work: Arc<Work>,
     stats: Arc<Stats>,
     schedules: Schedules,
@@ -72,6 +74,8 @@ pub struct Sender {
     ends: Vec<End>,
     renewed_at: Instant,
     looked_at: Option<Instant>,
+    /// The [`Endpoints::replacements`] that the lanes know of.
+    heeded: u64,
 }
 
 impl Sender {
@@ -79,6 +83,7 @@ impl Sender {
         store: Store,
         egress: Egress,
         endpoints: Arc<Endpoints>,
+        watch: Arc<Watch>,
         work: Arc<Work>,
         stats: Arc<Stats>,
         section: &WebhooksSection,
@@ -87,6 +92,7 @@ impl Sender {
             store,
             egress,
             endpoints,
+            watch,
             work,
             stats,
             schedules: Schedules::new(section),
@@ -101,6 +107,7 @@ impl Sender {
             ends: Vec::new(),
             renewed_at: Instant::now(),
             looked_at: None,
+            heeded: 0,
         }
     }
 
@@ -119,6 +126,7 @@ impl Sender {
                 self.give_back().await;
                 return;
             }
+            self.heed();
             let now_ms = clock::unix_millis();
             while !end.is_cancelled()
                 && let Some(delivery) = self.lanes.next(now_ms)
@@ -134,6 +142,22 @@ impl Sender {
                 () = self.work.wait() => {}
                 () = sleep(longest) => {}
                 () = end.cancelled(), if !end.is_cancelled() => {}
+            }
+        }
+    }
+
+    /// Endpoints that were switched off or removed are sent nothing from now on, and those that are on again go on.
+    fn heed(&mut self) {
+        let replacements = self.endpoints.replacements();
+        if self.heeded != replacements {
+            self.heeded = replacements;
+            let keys: Vec<Key> = self.lanes.keys().cloned().collect();
+            for key in keys {
+                match self.endpoints.get(&key.0, &key.1) {
+                    Some(endpoint) => self.lanes.hold(&key, !endpoint.enabled),
+                    // What was removed is disabled as well: the store has nothing more to be sent.
+                    None => self.lanes.remove(&key),
+                }
             }
         }
     }
@@ -284,9 +308,17 @@ impl Sender {
     }
 
     async fn load(&mut self, key: &Key) -> Result<(), Fault> {
+        let mut endpoint = self.endpoints.get(&key.0, &key.1);
+        if endpoint.is_none() {
+            // Another node may have stored something for an endpoint that this one is about to hear of.
+            self.watch.look().await?;
+            endpoint = self.endpoints.get(&key.0, &key.1);
+        }
         let limit = self.lanes.appetite(key);
         let pending = self.store.pending(&key.0, &key.1, limit).await?;
         self.lanes.offer(key, pending, limit);
+        let is_off = endpoint.is_some_and(|endpoint| !endpoint.enabled);
+        self.lanes.hold(key, is_off);
         Ok(())
     }
 
@@ -323,14 +355,13 @@ impl Sender {
             let started = Instant::now();
             let target = endpoint
                 .as_ref()
-                .filter(|endpoint| endpoint.enabled)
                 .and_then(|endpoint| Some((endpoint, endpoint.url(delivery.source)?)));
             let (verdict, outcome, status, note) = match target {
                 None => (
                     Verdict::Failed { retry_after: None },
                     Outcome::NotSent,
                     None,
-                    "The endpoint is not configured any more, or disabled.".to_owned(),
+                    "The endpoint is not configured any more, or has no URL for this.".to_owned(),
                 ),
                 Some((endpoint, url)) => {
                     let headers =
@@ -354,13 +385,17 @@ impl Sender {
             };
             let took_ms = u32::try_from(started.elapsed().as_millis()).unwrap_or(u32::MAX);
             let is_short = endpoint.is_some_and(|endpoint| endpoint.short_retries);
-            let next = schedules.of(is_short).next(
-                verdict,
-                delivery.attempts + 1,
-                delivery.created_at_ms,
-                clock::unix_millis(),
-                rand::random(),
-            );
+            let next = match verdict {
+                // Whoever tests an endpoint wants to know how it does now.
+                Verdict::Failed { .. } if delivery.is_test() => Next::Dead,
+                verdict => schedules.of(is_short).next(
+                    verdict,
+                    delivery.attempts + 1,
+                    delivery.created_at_ms,
+                    clock::unix_millis(),
+                    rand::random(),
+                ),
+            };
             End {
                 key: (delivery.app.clone(), delivery.endpoint.clone()),
                 seq: delivery.seq,

@@ -1,4 +1,4 @@
-//! The worker of a node: opens the store, and runs what reads the outbox and what sends.
+//! The worker of a node: opens the store, and runs what looks for endpoints, what reads the outbox and what sends.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::egress::Egress;
-use super::endpoint::Endpoint;
 use super::endpoints::Endpoints;
 use super::feeder::Feeder;
 use super::outbox::Feed;
+use super::registry::{self, Watch};
 use super::sender::Sender;
 use super::stats::Stats;
 use super::store::Store;
@@ -24,7 +24,7 @@ use super::work::Work;
 use crate::apps::Apps;
 use crate::clock;
 use crate::config::{Config, WebhooksSection};
-use crate::storage::sql::{Database, OpenError};
+use crate::storage::sql::{Database, Fault, OpenError, Target};
 
 /// How often what is too old is forgotten, and how much of it at a time.
 const PRUNING: Duration = Duration::from_mins(1);
@@ -33,7 +33,7 @@ const PRUNED_AT_ONCE: u32 = 10_000;
 /// How often what is known of endpoints that are gone is forgotten.
 const SWEEPING: Duration = Duration::from_hours(1);
 
-/// After a breakdown.
+/// After a breakdown, or while there is no database.
 const RECOVERY: Duration = Duration::from_secs(1);
 
 /// Why there are no webhooks although some are configured.
@@ -41,56 +41,64 @@ const RECOVERY: Duration = Duration::from_secs(1);
 pub enum StartError {
     #[error("the database of the webhooks cannot be opened")]
     Database(#[from] OpenError),
+    #[error("the endpoints of the database cannot be read")]
+    Endpoints(#[from] Fault),
     #[error("no client for webhooks can be made")]
     Client(#[from] reqwest::Error),
     #[error("no thread for webhooks can be started")]
     Thread(#[from] io::Error),
 }
 
-/// The endpoints of the configuration, of which the apps know from now on. What is wrong with one was said when the
-/// configuration was read.
+/// The endpoints of the configuration, of which the apps know from now on.
 pub fn configured(config: &Config, apps: &Apps) -> Arc<Endpoints> {
-    let guard = config.guard();
-    let of_app = |app| Endpoint::all_of(app, &guard).unwrap_or_default();
     let endpoints = Arc::new(Endpoints::default());
-    endpoints.replace(config.apps.iter().flat_map(of_app), apps);
+    endpoints.replace(registry::configured(config), apps);
     endpoints
 }
 
-/// Delivers until it is stopped, on a thread of its own: what it does never stands in front of a publish.
+/// Keeps the node's endpoints up to date, and delivers if it is to, until it is stopped. On a thread of its own: what it
+/// does never stands in front of a publish.
 pub struct Worker {
     end: CancellationToken,
     ended: oneshot::Receiver<()>,
 }
 
 impl Worker {
+    /// A node that delivers to endpoints of its configuration needs the database. Any other serves without it, and opens it
+    /// as soon as it is there.
+    ///
     /// # Errors
-    /// The database is not there, or is not ours.
+    /// The database is needed, and is not there or not ours.
     pub async fn start(
         config: &Config,
         feed: Arc<dyn Feed>,
         endpoints: Arc<Endpoints>,
+        apps: Arc<Apps>,
         stats: Arc<Stats>,
     ) -> Result<Self, StartError> {
         let end = CancellationToken::new();
         let (say_started, started) = oneshot::channel();
         let (say_ended, ended) = oneshot::channel();
-        let (config, until) = (config.clone(), end.clone());
+        let until = end.clone();
+        let job = Job {
+            config: Arc::new(config.clone()),
+            feed,
+            endpoints,
+            apps,
+            stats,
+        };
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new()
             .name("webhooks".to_owned())
             .spawn(move || {
-                let open = || {
-                    let stats = Arc::clone(&stats);
-                    Parts::open(&config, Arc::clone(&feed), Arc::clone(&endpoints), stats)
-                };
-                match runtime.block_on(open()) {
-                    Ok(parts) => {
-                        say_started.send(Ok(())).ok();
-                        runtime.block_on(keep_running(parts, open, until));
-                    }
-                    Err(error) => drop(say_started.send(Err(error))),
-                }
+                runtime.block_on(async {
+                    let parts = match job.open_at_start().await {
+                        Ok(parts) => parts,
+                        Err(error) => return drop(say_started.send(Err(error))),
+                    };
+                    say_started.send(Ok(())).ok();
+                    job.keep_running(parts, until).await;
+                });
                 say_ended.send(()).ok();
             })?;
         match started.await {
@@ -110,87 +118,155 @@ impl Worker {
     }
 }
 
-/// A mistake of ours in one delivery must not be the end of all: what was not stored is read again.
-async fn keep_running<F>(parts: Parts, open: impl Fn() -> F, end: CancellationToken)
-where
-    F: Future<Output = Result<Parts, StartError>>,
-{
-    let mut parts = Some(parts);
-    loop {
-        if let Some(parts) = parts.take() {
-            let run = AssertUnwindSafe(parts.run(end.clone())).catch_unwind();
-            if run.await.is_ok() {
-                return;
-            }
-            tracing::error!("the webhook worker broke down, and begins again");
-        }
-        if end.run_until_cancelled(sleep(RECOVERY)).await.is_none() {
-            return;
-        }
-        match open().await {
-            Ok(opened) => parts = Some(opened),
-            Err(error) => tracing::warn!(%error, "webhooks wait"),
-        }
-    }
-}
-
-/// What runs on the thread.
-struct Parts {
-    feeder: Feeder,
-    sender: Sender,
-    store: Store,
+/// What the thread does.
+struct Job {
+    config: Arc<Config>,
+    feed: Arc<dyn Feed>,
     endpoints: Arc<Endpoints>,
+    apps: Arc<Apps>,
     stats: Arc<Stats>,
-    section: WebhooksSection,
 }
 
-impl Parts {
-    async fn open(
-        config: &Config,
-        feed: Arc<dyn Feed>,
-        endpoints: Arc<Endpoints>,
-        stats: Arc<Stats>,
-    ) -> Result<Self, StartError> {
-        let database = Database::open(&config.database, &config.server.data_dir).await?;
-        let egress = Egress::new(Arc::new(config.guard()), Vec::new())?;
-        let (store, work) = (Store::new(database), Arc::<Work>::default());
-        let section = config.webhooks.clone();
-        Ok(Self {
-            feeder: Feeder::new(
-                feed,
-                store.clone(),
-                Arc::clone(&endpoints),
-                Arc::clone(&work),
-                Arc::clone(&stats),
-            ),
-            sender: Sender::new(
-                store.clone(),
-                egress,
-                Arc::clone(&endpoints),
-                work,
-                Arc::clone(&stats),
-                &section,
-            ),
+/// What it needs for that.
+struct Parts {
+    store: Store,
+    /// Has looked: the node knows of all endpoints.
+    watch: Arc<Watch>,
+    /// `None`: nothing is sent yet.
+    egress: Option<Egress>,
+}
+
+impl Job {
+    /// There is an endpoint, and this node delivers.
+    fn delivers_now(&self) -> bool {
+        self.config.webhooks.deliver && !self.endpoints.is_empty()
+    }
+
+    /// What there is already is had before the node serves, so that nothing happens that is not recorded.
+    async fn open_at_start(&self) -> Result<Option<Parts>, StartError> {
+        if self.delivers_now() {
+            return self.open().await.map(Some);
+        }
+        if self.is_file_missing() {
+            return Ok(None);
+        }
+        // What is wrong is said when it is tried again.
+        let opened = timeout(self.config.database.timeout, self.open()).await;
+        Ok(opened.ok().and_then(Result::ok))
+    }
+
+    /// A file would have to be made. It is waited for instead: a node that nobody has given an endpoint writes nothing, and
+    /// runs where nothing can be written.
+    fn is_file_missing(&self) -> bool {
+        let target = Target::of(&self.config.database, &self.config.server.data_dir);
+        target.is_ok_and(|target| target.missing_file().is_some())
+    }
+
+    async fn open(&self) -> Result<Parts, StartError> {
+        let database = Database::open(&self.config.database, &self.config.server.data_dir).await?;
+        let store = Store::new(database);
+        let (config, endpoints) = (Arc::clone(&self.config), Arc::clone(&self.endpoints));
+        let watch = Watch::new(store.clone(), config, endpoints, Arc::clone(&self.apps));
+        watch.look().await?;
+        Ok(Parts {
             store,
-            endpoints,
-            stats,
-            section,
+            watch: Arc::new(watch),
+            egress: self.delivers_now().then(|| self.egress()).transpose()?,
         })
     }
 
-    async fn run(self, end: CancellationToken) {
-        let watching = end.run_until_cancelled(self.stats.watch(&self.store, &self.endpoints));
-        let pruning = end.run_until_cancelled(prune(&self.store, &self.endpoints, self.section));
-        tokio::join!(
-            self.feeder.run(end.clone()),
-            self.sender.run(end.clone()),
-            watching,
-            pruning
+    fn egress(&self) -> Result<Egress, StartError> {
+        Ok(Egress::new(Arc::new(self.config.guard()), Vec::new())?)
+    }
+
+    /// A mistake of ours in one delivery must not be the end of all: what was not stored is read again.
+    async fn keep_running(&self, mut parts: Option<Parts>, end: CancellationToken) {
+        loop {
+            let opened = match parts.take() {
+                Some(parts) => parts,
+                None => match end.run_until_cancelled(self.open_when_needed()).await {
+                    Some(parts) => parts,
+                    None => return,
+                },
+            };
+            let run = AssertUnwindSafe(self.run(opened, end.clone())).catch_unwind();
+            match run.await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => complain(&error),
+                Err(_) => tracing::error!("the webhook worker broke down, and begins again"),
+            }
+            if end.run_until_cancelled(sleep(RECOVERY)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Tries until the database is there.
+    async fn open_when_needed(&self) -> Parts {
+        let mut last_error = String::new();
+        loop {
+            if self.delivers_now() || !self.is_file_missing() {
+                match self.open().await {
+                    Ok(parts) => return parts,
+                    Err(error) => {
+                        // Once, not with each try.
+                        let text = format!("{error:?}");
+                        if text != last_error {
+                            complain(&error);
+                            last_error = text;
+                        }
+                    }
+                }
+            }
+            sleep(RECOVERY).await;
+        }
+    }
+
+    async fn run(&self, parts: Parts, end: CancellationToken) -> Result<(), StartError> {
+        let watching = end.run_until_cancelled(parts.watch.run()).map(Ok);
+        if !self.config.webhooks.deliver {
+            watching.await?;
+            return Ok(());
+        }
+        // Also without an endpoint: there may be deliveries of those that were.
+        let pruning = end.run_until_cancelled(prune(&parts.store, &self.endpoints, &self.config.webhooks));
+        tokio::try_join!(watching, pruning.map(Ok), self.deliver(&parts, end.clone()))?;
+        Ok(())
+    }
+
+    /// From the first endpoint on: a node without any asks neither the outbox nor the database for work.
+    async fn deliver(&self, parts: &Parts, end: CancellationToken) -> Result<(), StartError> {
+        let section = &self.config.webhooks;
+        if end.run_until_cancelled(self.endpoints.any()).await.is_none() {
+            return Ok(());
+        }
+        let egress = match &parts.egress {
+            Some(egress) => egress.clone(),
+            None => self.egress()?,
+        };
+        let (feed, endpoints) = (Arc::clone(&self.feed), Arc::clone(&self.endpoints));
+        let (store, watch, work) = (&parts.store, Arc::clone(&parts.watch), Arc::<Work>::default());
+        let stats = || Arc::clone(&self.stats);
+        let feeder = Feeder::new(
+            feed,
+            store.clone(),
+            Arc::clone(&endpoints),
+            Arc::clone(&work),
+            stats(),
         );
+        let counting = end.run_until_cancelled(self.stats.watch(store, &self.endpoints));
+        let sender = Sender::new(store.clone(), egress, endpoints, watch, work, stats(), section);
+        tokio::join!(feeder.run(end.clone()), sender.run(end.clone()), counting);
+        Ok(())
     }
 }
 
-async fn prune(store: &Store, endpoints: &Endpoints, section: WebhooksSection) {
+fn complain(error: &StartError) {
+    let error: &dyn std::error::Error = error;
+    tracing::warn!(error, "webhooks wait");
+}
+
+async fn prune(store: &Store, endpoints: &Endpoints, section: &WebhooksSection) {
     let mut swept_at: Option<Instant> = None;
     loop {
         let now_ms = clock::unix_millis();

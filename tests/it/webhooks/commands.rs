@@ -32,12 +32,12 @@ async fn output(mut command: Command) -> (Option<i32>, String, String) {
         .expect("the command was waited for")
 }
 
-async fn webhooks(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
+pub(super) async fn webhooks(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
     output(world.nodes[0].command(&[&["webhooks"], arguments].concat())).await
 }
 
 /// Standard output of what succeeds.
-async fn said(world: &World, arguments: &[&str]) -> String {
+pub(super) async fn said(world: &World, arguments: &[&str]) -> String {
     let (code, out, err) = webhooks(world, arguments).await;
     assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
     out
@@ -164,7 +164,7 @@ async fn an_endpoint_that_was_gone_is_enabled_and_told_what_it_missed() {
     });
     assert!(line.await.contains("  410  "), "its latest attempt");
     is_back.store(true, Ordering::Relaxed);
-    said(&world, &["enable", "--app", "1", "--endpoint", "hook"]).await;
+    said(&world, &["enable", "1", "hook"]).await;
     let listed = said(&world, &["endpoints"]).await;
     assert!(listed.contains(" well "), "{listed}");
     said(&world, &["replay", "--app", "1", "--endpoint", "hook"]).await;
@@ -179,11 +179,7 @@ async fn what_cannot_be_is_said_plainly() {
     for (arguments, code, said) in [
         (&["show", id][..], 1, "there is no delivery msg_"),
         (&["replay", id], 1, "there is no delivery msg_"),
-        (
-            &["enable", "--app", "1", "--endpoint", "x"],
-            1,
-            "app 1 has no endpoint x",
-        ),
+        (&["enable", "1", "x"], 1, "app 1 has no endpoint x"),
         (&["listen", "9"], 1, "there is no app 9"),
         (
             &["listen", "1", "--forward", "localhost:3000"],

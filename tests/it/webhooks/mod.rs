@@ -4,6 +4,7 @@ mod commands;
 mod crashes;
 mod events;
 mod failures;
+mod managed;
 mod numbers;
 mod receiver;
 mod yalgaar;

@@ -1,36 +1,38 @@
-//! `dunlin webhooks endpoints` and `dunlin webhooks enable`
+//! `dunlin webhooks endpoints`
 
-use std::sync::Arc;
-
-use super::args::{EnableArgs, EndpointsArgs};
+use super::args::EndpointsArgs;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;
 use crate::config::Config;
-use crate::webhooks::delivery::EndpointId;
-use crate::webhooks::endpoint::Endpoint;
+use crate::webhooks::delivery::Source;
+use crate::webhooks::egress::EndpointUrl;
+use crate::webhooks::registry::{self, Registered};
 use crate::webhooks::store::{EndpointState, Store};
 
-/// A line per endpoint of the configuration: how it does, and its latest attempt.
+/// A line per endpoint: where it comes from, where its requests go, how it does, and its latest attempt.
 pub(super) async fn list(
     args: &EndpointsArgs,
     config: &Config,
     store: &Store,
     out: &mut Out,
 ) -> Result<(), CliError> {
-    let mut endpoints = configured(config);
+    let mut endpoints = registry::all(config, store.endpoints().await?.1);
     endpoints.retain(|endpoint| args.app.as_ref().is_none_or(|app| *app == endpoint.app));
     if endpoints.is_empty() {
         out.complain("nothing matches");
         return Ok(());
     }
-    let width = endpoints.iter().map(|endpoint| endpoint.id.0.len()).max();
-    let width = width.unwrap_or_default().max("ENDPOINT".len());
+    let urls: Vec<String> = endpoints.iter().map(urls).collect();
+    let ids = endpoints.iter().map(|endpoint| endpoint.id.0.len());
+    let width = ids.max().unwrap_or_default().max("ENDPOINT".len());
+    let url_width = urls.iter().map(String::len).max();
+    let url_width = url_width.unwrap_or_default().max("URL".len());
     out.line(format_args!(
-        "{:<4}  {:<width$}  {:<39}  LATEST ATTEMPT",
-        "APP", "ENDPOINT", "STATE"
+        "{:<4}  {:<width$}  {:<11}  {:<url_width$}  {:<39}  LATEST ATTEMPT",
+        "APP", "ENDPOINT", "FROM", "URL", "STATE"
     ));
-    for endpoint in endpoints {
+    for (endpoint, urls) in endpoints.into_iter().zip(urls) {
         let state = store.endpoint_state(&endpoint.app, &endpoint.id).await?;
         let latest = state.last.as_ref().map(|last| {
             let status = last
@@ -39,9 +41,10 @@ pub(super) async fn list(
             format!("{}  {status}  {}", time::show(last.at_ms), last.note)
         });
         out.line(format_args!(
-            "{:<4}  {:<width$}  {:<39}  {}",
+            "{:<4}  {:<width$}  {:<11}  {urls:<url_width$}  {:<39}  {}",
             endpoint.app.as_str(),
             endpoint.id.0,
+            origin(&endpoint),
             in_words(&endpoint, &state),
             latest.unwrap_or_default()
         ));
@@ -49,44 +52,29 @@ pub(super) async fn list(
     Ok(())
 }
 
-/// Of an endpoint that the server has disabled.
-pub(super) async fn enable(
-    args: &EnableArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
-    let id = EndpointId(args.endpoint.as_str().into());
-    let mut all = configured(config).into_iter();
-    let Some(endpoint) = all.find(|one| one.app == args.app && one.id == id) else {
-        return Err(CliError::Missing(format!(
-            "app {} has no endpoint {id}: see `dunlin webhooks endpoints`",
-            args.app
-        )));
+/// Of the Yalgaar format that for binds, then that for messages.
+fn urls(endpoint: &Registered) -> String {
+    let Ok(endpoint) = &endpoint.endpoint else {
+        return String::new();
     };
-    if !endpoint.enabled {
-        return Err(CliError::Usage(format!(
-            "endpoint {id} is off in the configuration: enabled = false"
-        )));
+    let urls = Source::ALL.into_iter().filter_map(|source| endpoint.url(source));
+    urls.map(EndpointUrl::as_str).collect::<Vec<_>>().join(" ")
+}
+
+/// The number is the version, which `set` can insist on.
+fn origin(endpoint: &Registered) -> String {
+    match &endpoint.stored {
+        None => "file".to_owned(),
+        Some(stored) => format!("database {}", stored.version),
     }
-    store.enable(&args.app, &id).await?;
-    out.line(format_args!(
-        "endpoint {id} is enabled; `dunlin webhooks replay --app {} --endpoint {id}` sends what it missed",
-        args.app
-    ));
-    Ok(())
 }
 
-pub(super) fn configured(config: &Config) -> Vec<Arc<Endpoint>> {
-    let guard = config.guard();
-    let apps = config.apps.iter();
-    // What is wrong with one was said when the configuration was read.
-    apps.flat_map(|app| Endpoint::all_of(app, &guard).unwrap_or_default())
-        .collect()
-}
-
-fn in_words(endpoint: &Endpoint, state: &EndpointState) -> String {
-    match (endpoint.enabled, state.disabled_at_ms, state.failing_since_ms) {
+fn in_words(endpoint: &Registered, state: &EndpointState) -> String {
+    let is_enabled = match &endpoint.endpoint {
+        Err(why) => return format!("not used: {why}"),
+        Ok(endpoint) => endpoint.enabled,
+    };
+    match (is_enabled, state.disabled_at_ms, state.failing_since_ms) {
         (false, ..) => "off".to_owned(),
         (true, Some(at_ms), _) => format!("disabled since {}", time::show(at_ms)),
         (true, None, Some(at_ms)) => format!("failing since {}", time::show(at_ms)),

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::args::ListenArgs;
-use super::endpoints::configured;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;
@@ -20,6 +19,7 @@ use crate::config::Config;
 use crate::webhooks::delivery::Delivery;
 use crate::webhooks::egress::{Egress, EndpointUrl, Failure, Guard, Received};
 use crate::webhooks::endpoint::Endpoint;
+use crate::webhooks::registry;
 use crate::webhooks::sign;
 use crate::webhooks::store::{LoggedAttempt, Store};
 
@@ -38,6 +38,17 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Events of a delivery that a line names.
 const NAMED: usize = 3;
 
+/// Those of the app as they are now: one may have come, or changed its secret.
+async fn endpoints(
+    args: &ListenArgs,
+    config: &Config,
+    store: &Store,
+) -> Result<Vec<Arc<Endpoint>>, CliError> {
+    let all = registry::all(config, store.endpoints().await?.1).into_iter();
+    let ours = all.filter(|one| one.app == args.app);
+    Ok(ours.filter_map(|one| one.endpoint.ok()).collect())
+}
+
 pub(super) async fn run(
     args: &ListenArgs,
     config: &Config,
@@ -51,10 +62,6 @@ pub(super) async fn run(
         )));
     }
     let forward = args.forward.as_deref().map(Forward::new).transpose()?;
-    let endpoints: Vec<_> = configured(config)
-        .into_iter()
-        .filter(|endpoint| endpoint.app == args.app)
-        .collect();
     let mut log = Log::from(store.last_attempt().await?);
     out.complain(format_args!(
         "listening: attempts to deliver webhooks of app {} are shown from now on",
@@ -63,6 +70,10 @@ pub(super) async fn run(
     let mut left = args.count.unwrap_or(u64::MAX);
     loop {
         let (is_more, attempts) = log.next(store, args).await?;
+        let endpoints = match &forward {
+            Some(_) if !attempts.is_empty() => endpoints(args, config, store).await?,
+            _ => Vec::new(),
+        };
         for logged in attempts {
             let Some((delivery, _)) = store.get(&logged.delivery).await? else {
                 continue;

@@ -45,14 +45,16 @@ pub(super) fn details(delivery: &Delivery, attempts: &[Attempt]) -> Vec<String> 
         ("events", delivery.events.to_string()),
     ];
     let facts = facts.map(|(name, value)| format!("{name:<10}{value}"));
-    let attempts = attempts.iter().map(|attempt| {
-        let status = attempt
-            .status
-            .map_or_else(|| "---".to_owned(), |status| status.to_string());
-        let (at, took) = (time::show(attempt.at_ms), attempt.took_ms);
-        format!("{at:<24}  {status}  {took:>6} ms  {}", attempt.note)
-    });
-    facts.into_iter().chain(attempts).collect()
+    facts.into_iter().chain(attempts.iter().map(attempt)).collect()
+}
+
+/// When, the status of the answer, how long it took, and how the answer begins.
+pub(super) fn attempt(attempt: &Attempt) -> String {
+    let status = attempt
+        .status
+        .map_or_else(|| "---".to_owned(), |status| status.to_string());
+    let (at, took) = (time::show(attempt.at_ms), attempt.took_ms);
+    format!("{at:<24}  {status}  {took:>6} ms  {}", attempt.note)
 }
 
 pub(super) fn json(delivery: &Delivery) -> Value {

@@ -73,10 +73,7 @@ impl Database {
     /// It is not there, or its tables are not those of this version.
     pub async fn open(section: &DatabaseSection, data_dir: &Path) -> Result<Self, OpenError> {
         sqlx::any::install_default_drivers();
-        let target = match &section.url {
-            Some(url) => Target::parse(url.expose())?,
-            None => Target::in_dir(data_dir),
-        };
+        let target = Target::of(section, data_dir)?;
         let options = match &target {
             Target::Sqlite(path) => {
                 make_file(path).map_err(|source| OpenError::File {

@@ -7,6 +7,8 @@ use std::str::FromStr as _;
 use sqlx::any::AnyConnectOptions;
 use sqlx::postgres::PgConnectOptions;
 
+use crate::config::DatabaseSection;
+
 /// The file in the data directory.
 const FILE: &str = "dunlin.db";
 
@@ -50,6 +52,25 @@ impl Target {
                 Ok(Self::Postgres(url.to_owned()))
             }
             _ => Err(BadTarget::Scheme),
+        }
+    }
+
+    /// That of the configuration: the one of the URL, or without one the file in the data directory.
+    ///
+    /// # Errors
+    /// The URL is of no use.
+    pub fn of(section: &DatabaseSection, data_dir: &Path) -> Result<Self, BadTarget> {
+        match &section.url {
+            Some(url) => Self::parse(url.expose()),
+            None => Ok(Self::in_dir(data_dir)),
+        }
+    }
+
+    /// The file, if that is what it is and nobody has made it yet.
+    pub fn missing_file(&self) -> Option<&Path> {
+        match self {
+            Self::Sqlite(path) if !path.exists() => Some(path),
+            Self::Sqlite(_) | Self::Postgres(_) => None,
         }
     }
 

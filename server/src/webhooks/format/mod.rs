@@ -32,6 +32,18 @@ pub fn body(source: Source, key: &AppKey, time_ms: u64, events: &str) -> String 
     }
 }
 
+/// A body of this source that tells of nothing, and says so: `test`, on the channel `dunlin-test`.
+pub fn test_body(source: Source, key: &AppKey, time_ms: u64) -> String {
+    let event = match source {
+        Source::Events => pusher::test(TEST_CHANNEL),
+        Source::Presence => yalgaar::test_bind(TEST_CHANNEL, time_ms),
+        Source::Message => yalgaar::test_message(TEST_CHANNEL, time_ms),
+    };
+    body(source, key, time_ms, &event)
+}
+
+const TEST_CHANNEL: &str = "dunlin-test";
+
 fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("texts and numbers can always be written")
 }

@@ -57,6 +57,15 @@ pub(super) fn event(channel: &ChannelName, event: &ChannelEvent) -> Option<Strin
     Some(json(&written))
 }
 
+/// Of a name that no event has: receivers pass over those that they do not know.
+pub(super) fn test(channel: &str) -> String {
+    json(&Written {
+        name: "test",
+        channel,
+        ..Written::default()
+    })
+}
+
 pub(super) fn body(time_ms: u64, events: &str) -> String {
     format!(r#"{{"time_ms":{time_ms},"events":[{events}]}}"#)
 }

@@ -117,6 +117,26 @@ fn yalgaar_bodies_hold_texts_only_and_seconds() {
 }
 
 #[test]
+fn a_test_says_that_it_is_one() {
+    for (source, expected) in [
+        (
+            Source::Events,
+            r#"{"time_ms":1327078148132,"events":[{"name":"test","channel":"dunlin-test"}]}"#,
+        ),
+        (
+            Source::Presence,
+            r#"{"items":{"source":"Presence","clientKey":"a-key","data":[{"channel":"dunlin-test","uuid":"","timestamp":"1327078148","action":"test"}]}}"#,
+        ),
+        (
+            Source::Message,
+            r#"{"items":{"source":"Message","clientKey":"a-key","data":[{"channel":"dunlin-test","uuid":"","timestamp":"1327078148","message":"test"}]}}"#,
+        ),
+    ] {
+        assert_eq!(test_body(source, &"a-key".parse().unwrap(), TIME_MS), expected);
+    }
+}
+
+#[test]
 fn several_events_stand_in_one_list() {
     let channel = "a".parse().unwrap();
     let one = |happened| event(Source::Events, &channel, &happened, 0).unwrap();

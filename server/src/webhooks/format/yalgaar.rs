@@ -50,6 +50,25 @@ pub(super) fn message(channel: &ChannelName, event: &ChannelEvent, happened_at_m
     }))
 }
 
+/// Neither bind nor unbind.
+pub(super) fn test_bind(channel: &str, at_ms: u64) -> String {
+    json(&Bind {
+        channel,
+        uuid: "",
+        timestamp: seconds(at_ms),
+        action: "test",
+    })
+}
+
+pub(super) fn test_message(channel: &str, at_ms: u64) -> String {
+    json(&Publication {
+        channel,
+        uuid: "",
+        timestamp: seconds(at_ms),
+        message: "test",
+    })
+}
+
 pub(super) fn body(source: &str, key: &AppKey, data: &str) -> String {
     let key = json(key);
     format!(r#"{{"items":{{"source":"{source}","clientKey":{key},"data":[{data}]}}}}"#)

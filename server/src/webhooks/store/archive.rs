@@ -18,6 +18,9 @@ const STEP: u32 = 1000;
 /// Attempts of one delivery that are shown, the latest ones.
 const ATTEMPTS: i64 = 200;
 
+/// What the log of attempts says of what was given up because its endpoint is disabled.
+const BURIED: &str = "Given up: the endpoint was disabled, or removed.";
+
 /// Which deliveries; by default all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
@@ -200,35 +203,46 @@ impl Store {
                  WHERE state = '{}' AND finished_at_ms < $1 ORDER BY finished_at_ms LIMIT $2)",
                 state.as_str()
             );
-            count += self.in_steps(&sql, before_ms, u64::from(most) - count).await?;
+            count += self.in_steps(&[&sql], before_ms, u64::from(most) - count).await?;
         }
         Ok(count)
     }
 
     /// Gives up what is pending at disabled endpoints.
     pub(super) async fn bury(&self, now_ms: u64) -> Result<u64, Fault> {
-        let sql = "UPDATE webhook_deliveries SET state = 'dead', finished_at_ms = $1 WHERE seq IN (\
-             SELECT d.seq FROM webhook_endpoint_states s JOIN webhook_deliveries d \
+        let buried = "FROM webhook_endpoint_states s JOIN webhook_deliveries d \
              ON d.app_id = s.app_id AND d.endpoint_id = s.endpoint_id AND d.state = 'pending' \
-             WHERE s.disabled_at_ms IS NOT NULL LIMIT $2)";
-        self.in_steps(sql, now_ms, u64::MAX).await
+             WHERE s.disabled_at_ms IS NOT NULL ORDER BY d.seq LIMIT $2";
+        // Beside the attempts, because that is where one looks for the reason.
+        let note = format!(
+            "INSERT INTO webhook_attempts (delivery_seq, at_ms, took_ms, note) \
+             SELECT d.seq, $1, 0, '{BURIED}' {buried}"
+        );
+        let bury = format!(
+            "UPDATE webhook_deliveries SET state = 'dead', finished_at_ms = $1 WHERE seq IN (SELECT d.seq {buried})"
+        );
+        self.in_steps(&[&note, &bury], now_ms, u64::MAX).await
     }
 
-    /// Repeats a change of a bounded number of rows until there are no more, or `most` were changed. Its placeholders are
-    /// a time and that number.
-    async fn in_steps(&self, sql: &str, at_ms: u64, most: u64) -> Result<u64, Fault> {
+    /// Repeats changes of a bounded number of rows until there are no more, or `most` were changed. Their placeholders are
+    /// a time and that number, and the last one counts.
+    async fn in_steps(&self, changes: &[&str], at_ms: u64, most: u64) -> Result<u64, Fault> {
         let mut count = 0;
         while count < most {
             let limit = u64::from(STEP).min(most - count);
             let step = async {
                 let mut transaction = self.database.begin().await?;
-                let changed = sqlx::query(AssertSqlSafe(sql.to_owned()))
-                    .bind(number(at_ms))
-                    .bind(number(limit))
-                    .execute(&mut *transaction)
-                    .await?;
+                let mut changed = 0;
+                for sql in changes {
+                    let done = sqlx::query(AssertSqlSafe((*sql).to_owned()))
+                        .bind(number(at_ms))
+                        .bind(number(limit))
+                        .execute(&mut *transaction)
+                        .await?;
+                    changed = done.rows_affected();
+                }
                 transaction.commit().await?;
-                Ok(changed.rows_affected())
+                Ok(changed)
             };
             let changed = self.database.within(step).await?;
             count += changed;

@@ -61,14 +61,15 @@ impl Store {
         self.database.within(work).await
     }
 
-    /// Keeps what the worker has until `until_ms`, and says what that is: what is missing was taken by somebody else.
+    /// Keeps what the worker has until `until_ms`, and says what that is: what is missing was taken by somebody else, or was
+    /// disabled.
     ///
     /// # Errors
     /// See [`Fault`].
     pub async fn renew(&self, worker: &str, until_ms: u64) -> Result<Vec<Claim>, Fault> {
         // In the order in which `record` takes them, so that neither waits for the other.
         let ours = "SELECT s.app_id AS our_app, s.endpoint_id AS our_endpoint FROM webhook_endpoint_states s \
-             WHERE s.worker = $1 ORDER BY s.app_id, s.endpoint_id";
+             WHERE s.worker = $1 AND s.disabled_at_ms IS NULL ORDER BY s.app_id, s.endpoint_id";
         let sql = format!(
             "WITH ours AS MATERIALIZED ({}) UPDATE webhook_endpoint_states SET until_ms = $2 FROM ours \
              WHERE app_id = our_app AND endpoint_id = our_endpoint AND worker = $1 RETURNING app_id, endpoint_id",

@@ -461,8 +461,16 @@ async fn a_disabled_endpoint_is_sent_nothing(scratch: &Scratch) {
         1,
         "another app's of that name"
     );
-    let (dead, _) = found(&store, &under_way[1].id).await;
+    let (dead, reasons) = found(&store, &under_way[1].id).await;
     assert_eq!((dead.state, dead.finished_at_ms), (State::Dead, Some(NOW + 5)));
+    assert_eq!(
+        (dead.attempts, reasons.len()),
+        (0, 1),
+        "nothing was sent, and the log says why"
+    );
+    let left = store.renew("w", NOW + 9).await.unwrap();
+    let left: Vec<_> = left.iter().map(|claim| claim.app.as_str()).collect();
+    assert_eq!(left, ["2"], "its worker learns that it is to stop");
     // What was on its way when that happened.
     let late = [
         finished(&under_way[2], NOW, Next::Retry { at_ms: NOW }),
@@ -743,9 +751,13 @@ async fn an_endpoint_is_changed_by_whoever_saw_its_last_version(scratch: &Scratc
     };
     assert_eq!(store.endpoints().await.unwrap(), (3, vec![expected]));
     assert!(!store.remove_endpoint(&app("2"), &endpoint("a")).await.unwrap());
+    store.disable(&app("1"), &endpoint("a"), NOW).await.unwrap();
     assert!(store.remove_endpoint(&app("1"), &endpoint("a")).await.unwrap());
     assert_eq!(store.endpoints().await.unwrap(), (4, Vec::new()));
     assert_eq!(store.endpoints_version().await.unwrap(), 4);
+    store.put_endpoint(&change("x", None), NOW).await.unwrap();
+    let state = store.endpoint_state(&app("1"), &endpoint("a")).await.unwrap();
+    assert_eq!(state.disabled_at_ms, None, "it is another one");
 }
 
 async fn what_was_done_for_an_endpoint_of_late_is_not_forgotten(scratch: &Scratch) {

@@ -101,7 +101,8 @@ impl Store {
             .try_get("version")
     }
 
-    /// Keeps an endpoint and returns its version; `None`, with nothing changed, when there is another than it replaces.
+    /// Keeps an endpoint and returns its version; `None`, with nothing changed, when there is another than it replaces. A
+    /// new one begins well, whatever became of one of its name.
     ///
     /// # Errors
     /// See [`Fault`].
@@ -130,6 +131,9 @@ impl Store {
                 .await?;
             if changed.rows_affected() == 0 {
                 return Ok(None);
+            }
+            if change.replaces.is_none() {
+                begin_anew(&mut transaction, &change.app, &change.id).await?;
             }
             count_change(&mut transaction).await?;
             transaction.commit().await?;
@@ -246,18 +250,27 @@ impl Store {
     pub async fn enable(&self, app: &AppId, endpoint: &EndpointId) -> Result<(), Fault> {
         let work = async {
             let mut transaction = self.database.begin().await?;
-            sqlx::query(
-                "UPDATE webhook_endpoint_states SET disabled_at_ms = NULL, failing_since_ms = NULL \
-                 WHERE app_id = $1 AND endpoint_id = $2",
-            )
-            .bind(app.as_str())
-            .bind(&*endpoint.0)
-            .execute(&mut *transaction)
-            .await?;
+            begin_anew(&mut transaction, app, endpoint).await?;
             transaction.commit().await
         };
         self.database.within(work).await
     }
+}
+
+async fn begin_anew(
+    transaction: &mut Transaction<'static, Any>,
+    app: &AppId,
+    endpoint: &EndpointId,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "UPDATE webhook_endpoint_states SET disabled_at_ms = NULL, failing_since_ms = NULL \
+         WHERE app_id = $1 AND endpoint_id = $2",
+    )
+    .bind(app.as_str())
+    .bind(&*endpoint.0)
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
 }
 
 async fn count_change(transaction: &mut Transaction<'static, Any>) -> Result<(), sqlx::Error> {

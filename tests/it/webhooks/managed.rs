@@ -1,0 +1,370 @@
+//! Endpoints in the database: `dunlin webhooks add`, `set`, `remove`, `disable`, `enable` and `test`, while servers run.
+
+use super::commands::{said, webhooks};
+use super::receiver::{Receiver, Reply, Request};
+use super::{QUICK, occupied};
+use crate::client::Client;
+use crate::world::{App, World, eventually};
+use serde_json::Value;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// Longer than it takes until servers know of a change, or try again what failed.
+const QUIET: Duration = Duration::from_millis(2500);
+
+/// A platform that knows of no endpoint yet.
+fn scene() -> (World, App) {
+    let app = App::new(1);
+    (World::builder().config(QUICK).app(&app).start(), app)
+}
+
+async fn add(world: &World, receiver: &Receiver, more: &[&str]) {
+    let url = receiver.url("/hook");
+    let arguments = ["add", "1", "--id", "hook", "--url", &url, "--batch-ms", "0"];
+    let (code, out, err) = webhooks(world, &[&arguments, more].concat()).await;
+    assert_eq!(
+        (code, &*out),
+        (Some(0), "endpoint hook of app 1 is there\n"),
+        "{err}"
+    );
+}
+
+/// Subscribes until the endpoint is told of it: servers know of a change after a moment.
+async fn told(world: &World, app: &App, receiver: &mut Receiver) -> Request {
+    for n in 0..50 {
+        let mut client = Client::connect(world, app).await;
+        client.subscribe(&format!("channel-{n}")).await;
+        if let Some(request) = receiver.next_within(Duration::from_millis(200)).await {
+            return request;
+        }
+    }
+    panic!("the endpoint is told of nothing");
+}
+
+/// Until the endpoint has been left alone for a while. What was sent before that is forgotten.
+async fn quiet(receiver: &mut Receiver) {
+    for _ in 0..20 {
+        if receiver.next_within(QUIET).await.is_none() {
+            return;
+        }
+    }
+    panic!("it is still sent something");
+}
+
+async fn deliveries(world: &World, state: &str) -> Vec<Value> {
+    let arguments = [
+        "list",
+        "--app",
+        "1",
+        "--endpoint",
+        "hook",
+        "--state",
+        state,
+        "--json",
+    ];
+    let (code, out, _) = webhooks(world, &arguments).await;
+    assert_eq!(code, Some(0));
+    let lines = out.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().expect("lines of JSON")
+}
+
+/// The line of the endpoint in the list of endpoints, without its URL.
+async fn listed(world: &World) -> String {
+    let list = said(world, &["endpoints", "--app", "1"]).await;
+    let line = list
+        .lines()
+        .find(|line| line.contains(" hook "))
+        .unwrap_or_default();
+    let words = line.split_whitespace().filter(|word| !word.starts_with("http"));
+    words.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn an_endpoint_can_be_added_changed_and_removed_while_servers_run() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene();
+    add(&world, &receiver, &["--header", "X-Shop: 7"]).await;
+    let request = told(&world, &app, &mut receiver).await;
+    assert_eq!((request.header("x-shop"), &*request.path), (Some("7"), "/hook"));
+    assert!(listed(&world).await.starts_with("1 hook database 1 well"));
+
+    let moved = receiver.url("/moved");
+    let set = [
+        "set",
+        "1",
+        "hook",
+        "--version",
+        "1",
+        "--url",
+        &moved,
+        "--events",
+        "channel_occupied",
+    ];
+    assert_eq!(
+        said(&world, &set).await,
+        "endpoint hook of app 1 is changed: version 2\n"
+    );
+    let (code, _, err) = webhooks(&world, &set).await;
+    assert_eq!(code, Some(1), "somebody was faster");
+    assert!(err.contains("was changed meanwhile"), "{err}");
+    loop {
+        let request = told(&world, &app, &mut receiver).await;
+        if request.path == "/moved" {
+            assert_eq!(request.header("x-shop"), Some("7"), "what was not given stays");
+            break;
+        }
+    }
+
+    assert_eq!(
+        said(&world, &["remove", "1", "hook"]).await,
+        "endpoint hook of app 1 is removed\n"
+    );
+    quiet(&mut receiver).await;
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("after-all").await;
+    assert!(receiver.next_within(QUIET).await.is_none());
+    let (_, _, err) = webhooks(&world, &["endpoints", "--app", "1"]).await;
+    assert_eq!(err, "nothing matches\n");
+}
+
+#[tokio::test]
+async fn what_waits_for_an_endpoint_that_is_off_is_sent_when_it_is_on_again() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let health = Arc::clone(&is_well);
+    let mut receiver =
+        Receiver::with(move |_| Reply::status(if health.load(Ordering::Relaxed) { 200 } else { 500 }));
+    let app = App::new(1);
+    let config = QUICK.replace("[0, 100", "[0, 1500, 1500, 1500, 1500");
+    let world = World::builder().config(&config).app(&app).start();
+    add(&world, &receiver, &[]).await;
+    let first = told(&world, &app, &mut receiver).await;
+    said(&world, &["disable", "1", "hook"]).await;
+    quiet(&mut receiver).await;
+    let pending = deliveries(&world, "pending").await;
+    assert!(
+        pending.iter().any(|delivery| delivery["id"] == first.id()),
+        "{pending:?}"
+    );
+    assert!(listed(&world).await.starts_with("1 hook database 2 off"));
+    let (code, _, err) = webhooks(&world, &["test", "1", "hook"]).await;
+    assert_eq!(code, Some(2), "{err}");
+
+    is_well.store(true, Ordering::Relaxed);
+    said(&world, &["enable", "1", "hook"]).await;
+    eventually("all of it is done", || async {
+        (deliveries(&world, "done").await.len() >= pending.len()).then_some(())
+    })
+    .await;
+    assert!(receiver.so_far().iter().any(|request| request.id() == first.id()));
+}
+
+#[tokio::test]
+async fn what_waits_for_an_endpoint_that_is_removed_is_given_up_and_says_why() {
+    let mut receiver = Receiver::with(|_| Reply::status(503).with("retry-after", "3600"));
+    let (world, app) = scene();
+    add(&world, &receiver, &[]).await;
+    let request = told(&world, &app, &mut receiver).await;
+    eventually("it is to be tried again", || async {
+        let pending = deliveries(&world, "pending").await;
+        let is_tried = |delivery: &Value| delivery["id"] == request.id() && delivery["attempts"] == 1;
+        pending.iter().any(is_tried).then_some(())
+    })
+    .await;
+    said(&world, &["remove", "1", "hook"]).await;
+    assert!(deliveries(&world, "pending").await.is_empty());
+    let shown = said(&world, &["show", request.id()]).await;
+    assert!(shown.contains("dead since"), "{shown}");
+    assert!(
+        shown.contains("Given up: the endpoint was disabled, or removed."),
+        "{shown}"
+    );
+    // Another of its name begins well.
+    add(&world, &receiver, &[]).await;
+    assert!(listed(&world).await.starts_with("1 hook database 1 well"));
+}
+
+#[tokio::test]
+async fn a_test_is_sent_once_and_its_answer_is_printed() {
+    let status = Arc::new(AtomicBool::new(true));
+    let health = Arc::clone(&status);
+    let mut receiver =
+        Receiver::with(move |_| Reply::status(if health.load(Ordering::Relaxed) { 200 } else { 500 }));
+    let (world, _) = scene();
+    add(&world, &receiver, &[]).await;
+    let out = said(&world, &["test", "1", "hook"]).await;
+    let request = receiver.next().await;
+    assert!(out.starts_with(request.id()) && out.contains("  200  "), "{out}");
+    assert!(out.ends_with("  ok\n"), "the beginning of the answer: {out}");
+    assert_eq!(request.events().len(), 1);
+    assert_eq!(request.events()[0]["name"], "test");
+    assert!(request.header("x-pusher-signature").is_some());
+
+    status.store(false, Ordering::Relaxed);
+    let (code, out, err) = webhooks(&world, &["test", "1", "hook"]).await;
+    assert_eq!(code, Some(1), "{err}");
+    assert!(out.contains("  500  "), "{out}");
+    assert_eq!(err, "dunlin: test deliveries that were not taken: 1\n");
+    let failed = receiver.next().await;
+    let dead = deliveries(&world, "dead").await;
+    assert_eq!(dead[0]["id"], failed.id(), "it is not tried again");
+
+    let (presence, message) = (receiver.url("/p"), receiver.url("/m"));
+    let yalgaar = [
+        "--format",
+        "yalgaar",
+        "--presence-url",
+        &presence,
+        "--message-url",
+        &message,
+    ];
+    said(&world, &[&["add", "1", "--id", "pair"], &yalgaar[..]].concat()).await;
+    let (_, out, _) = webhooks(&world, &["test", "1", "pair"]).await;
+    assert_eq!(out.lines().count(), 2, "{out}");
+    let mut paths = [receiver.next().await.path, receiver.next().await.path];
+    paths.sort();
+    assert_eq!(paths, ["/m", "/p"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused_as_in_the_file() {
+    let receiver = Receiver::start();
+    let app = App::new(1).webhook(&format!("id = \"own\"\nurl = \"{}\"", receiver.url("/own")));
+    let world = World::builder().config(QUICK).app(&app).start();
+    let url = receiver.url("/hook");
+    add(&world, &receiver, &[]).await;
+    for (arguments, code, said) in [
+        (
+            &["add", "1", "--id", "own", "--url", &url][..],
+            1,
+            "the configuration has an endpoint own",
+        ),
+        (
+            &["add", "1", "--id", "hook", "--url", &url],
+            1,
+            "has an endpoint hook already",
+        ),
+        (&["add", "2", "--url", &url], 1, "the configuration has no app 2"),
+        (&["add", "1"], 2, "url is missing"),
+        (&["add", "1", "--url", "http://10.0.0.1/"], 2, "url "),
+        (
+            &["add", "1", "--url", &url, "--events", "bind"],
+            2,
+            "events must be events of the format",
+        ),
+        (
+            &["add", "1", "--url", &url, "--events", "joined"],
+            2,
+            "unknown variant `joined`",
+        ),
+        (
+            &["add", "1", "--url", &url, "--header", "Host: a"],
+            2,
+            "is not yours to set",
+        ),
+        (
+            &["set", "1", "own", "--batch-ms", "1"],
+            2,
+            "is of the configuration",
+        ),
+        (
+            &["set", "1", "hook", "--batch-size", "0"],
+            2,
+            "batch_size must be between",
+        ),
+        (
+            &["set", "1", "nobody", "--batch-ms", "1"],
+            1,
+            "app 1 has no endpoint nobody",
+        ),
+        (&["disable", "1", "own"], 2, "is of the configuration"),
+        (&["remove", "1", "own"], 2, "is of the configuration"),
+        (&["remove", "1", "nobody"], 1, "app 1 has no endpoint nobody"),
+        (&["test", "1", "nobody"], 1, "app 1 has no endpoint nobody"),
+    ] {
+        let (found, out, err) = webhooks(&world, arguments).await;
+        assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
+        assert!(err.contains(said), "{arguments:?}: {err}");
+    }
+    let list = said(&world, &["endpoints"]).await;
+    let own = list
+        .lines()
+        .find(|line| line.contains(" own "))
+        .unwrap_or_default();
+    assert!(
+        own.contains(" file ") && own.contains(&receiver.url("/own")),
+        "{list}"
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_gave_an_endpoint_writes_nothing_and_runs_anywhere() {
+    let app = App::new(1);
+    let builder = World::builder().config(QUICK).app(&app);
+    let world = builder.env("DUNLIN_DATA_DIR", "/proc/nobody/writes/here").start();
+    world.publish(&app, "pub", "event", "{}").await;
+
+    // Something that is no database keeps nobody from serving.
+    let blocked = crate::process::Scratch::new();
+    fs::create_dir_all(blocked.file("data/dunlin.db")).expect("the scratch directory can be written");
+    let builder = World::builder().config(QUICK).app(&app);
+    let builder = builder.only_one_node("the database is in the directory of one node");
+    let world = builder
+        .env("DUNLIN_DATA_DIR", &blocked.file("data").display().to_string())
+        .start();
+    world.publish(&app, "pub", "event", "{}").await;
+    eventually("it says so", || async {
+        world.log().contains("webhooks wait").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_starts_knows_of_its_endpoints_before_anything_happens() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene();
+    add(&world, &receiver, &["--events", "channel_occupied"]).await;
+    for node in &world.nodes {
+        node.kill();
+    }
+    for node in &world.nodes {
+        node.restart();
+    }
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("first").await;
+    assert_eq!(receiver.next().await.events(), [occupied("first")]);
+}
+
+#[tokio::test]
+async fn a_node_that_delivers_nothing_records_what_others_deliver() {
+    let mut receiver = Receiver::start();
+    let app = App::new(1);
+    let world = World::builder()
+        .config(QUICK)
+        .app(&app)
+        .nodes(2)
+        .node_env(0, "DUNLIN_WEBHOOKS__DELIVER", "false")
+        .start();
+    let message = receiver.url("/m");
+    let arguments = [
+        "add",
+        "1",
+        "--id",
+        "hook",
+        "--format",
+        "yalgaar",
+        "--message-url",
+        &message,
+    ];
+    let arguments = [&arguments[..], &["--batch-ms", "0"]].concat();
+    let (code, _, err) = webhooks(&world, &arguments).await;
+    assert_eq!(code, Some(0), "{err}");
+    for _ in 0..50 {
+        world.nodes[0].publish(&app, "pub", "event", "{}").await;
+        if receiver.next_within(Duration::from_millis(200)).await.is_some() {
+            return;
+        }
+    }
+    panic!("what is published on the first node is not told by the second");
+}
