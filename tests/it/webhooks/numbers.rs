@@ -181,6 +181,7 @@ async fn events_that_find_no_room_in_the_outbox_are_counted() {
         .app(&app)
         .nodes(2)
         .node_env(1, "DUNLIN_WEBHOOKS__DELIVER", "false")
+        .troubled()
         .start();
     let (reader, other) = world.pair();
     other.publish(&app, "a", "e", "first").await;
@@ -210,4 +211,5 @@ async fn events_that_find_no_room_in_the_outbox_are_counted() {
         received += u32::try_from(data.as_array().expect("a list").len()).expect("few");
     }
     assert_eq!((500.0 - f64::from(received)).to_string(), dropped.to_string());
+    assert!(world.log().contains("events for webhooks are lost"));
 }
