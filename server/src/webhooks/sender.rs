@@ -232,7 +232,7 @@ impl Sender {
                 %endpoint,
                 why,
                 "an endpoint is disabled: it is sent nothing more until \
-                 `dunlin webhooks enable --app {app} --endpoint {endpoint}`"
+                 `dunlin webhooks enable {app} {endpoint}`"
             );
         }
         Ok(())

@@ -139,7 +139,7 @@ async fn an_endpoint_that_is_disabled_is_counted_and_the_log_says_who_and_why() 
         "app=1",
         "endpoint=hook",
         "410 Gone",
-        "dunlin webhooks enable --app 1 --endpoint hook",
+        "dunlin webhooks enable 1 hook",
     ] {
         assert!(line.contains(part), "no {part}: {line}");
     }
