@@ -250,7 +250,7 @@ async fn a_request_is_checked_as_its_receiver_does() {
 }
 
 /// `dunlin webhooks listen`, once it does.
-async fn listening(world: &World, arguments: &[&str]) -> Child {
+pub(super) async fn listening(world: &World, arguments: &[&str]) -> Child {
     let mut command = world.nodes[0].command(&[&["webhooks", "listen", "1"], arguments].concat());
     let begin = move || {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -269,7 +269,7 @@ async fn listening(world: &World, arguments: &[&str]) -> Child {
 }
 
 /// What it has printed when it has ended by itself.
-async fn heard(child: Child) -> String {
+pub(super) async fn heard(child: Child) -> String {
     let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await;
     let output = output.expect("it was waited for").expect("the command ends");
     assert_eq!(output.status.code(), Some(0), "{output:?}");

@@ -1,6 +1,6 @@
 //! Endpoints in the database: `dunlin webhooks add`, `set`, `remove`, `disable`, `enable` and `test`, while servers run.
 
-use super::commands::{said, webhooks};
+use super::commands::{heard, listening, said, webhooks};
 use super::receiver::{Receiver, Reply, Request};
 use super::{QUICK, occupied};
 use crate::client::Client;
@@ -79,6 +79,22 @@ async fn listed(world: &World) -> String {
         .unwrap_or_default();
     let words = line.split_whitespace().filter(|word| !word.starts_with("http"));
     words.collect::<Vec<_>>().join(" ")
+}
+
+#[tokio::test]
+async fn who_listens_is_forwarded_what_an_endpoint_of_the_database_gets() {
+    let (mut receiver, mut own) = (Receiver::start(), Receiver::with(|_| Reply::status(202)));
+    let (world, app) = scene();
+    add(&world, &receiver, &["--header", "X-Shop: 7"]).await;
+    let child = listening(&world, &["--count", "1", "--forward", &own.url("/mine")]).await;
+    let request = told(&world, &app, &mut receiver).await;
+    let forwarded = own.next().await;
+    assert_eq!((forwarded.id(), &forwarded.body), (request.id(), &request.body));
+    assert_eq!(
+        (forwarded.header("x-shop"), &*forwarded.path),
+        (Some("7"), "/mine")
+    );
+    assert!(heard(child).await.contains("forwarded: 202 in "));
 }
 
 #[tokio::test]

@@ -268,7 +268,8 @@ impl Store {
     }
 
     /// Looks at up to `limit` attempts of all apps behind the one of this number, and returns those of one app, in the
-    /// order in which they were stored, with the number of the last one that was looked at. One that was stored at the
+    /// order in which they were stored, with the number of the last one that was looked at. What was given up without an
+    /// attempt is not among them. One that was stored at the
     /// same time by another worker may appear behind it later.
     ///
     /// # Errors
@@ -284,11 +285,13 @@ impl Store {
                 "SELECT a.seq, a.at_ms, a.took_ms, a.status, a.note, d.id, (SELECT COUNT(*) FROM webhook_attempts b \
                  WHERE b.delivery_seq = a.delivery_seq AND b.seq <= a.seq) AS number \
                  FROM (SELECT * FROM webhook_attempts WHERE seq > $1 ORDER BY seq LIMIT $2) a \
-                 LEFT JOIN webhook_deliveries d ON d.seq = a.delivery_seq AND d.app_id = $3 ORDER BY a.seq",
+                 LEFT JOIN webhook_deliveries d ON d.seq = a.delivery_seq AND d.app_id = $3 AND a.note <> $4 \
+                 ORDER BY a.seq",
             )
             .bind(after)
             .bind(i64::from(limit))
             .bind(app.as_str())
+            .bind(BURIED)
             .fetch_all(self.database.reads())
             .await?;
             let (mut last, mut logged) = (after, Vec::new());

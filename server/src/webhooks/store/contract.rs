@@ -873,4 +873,11 @@ async fn attempts_are_logged_in_the_order_in_which_they_were_stored(scratch: &Sc
     assert_eq!(found, [(0, 1)]);
     assert_eq!(logged(looked_at, 9).await, (last, vec![(2, 1), (3, 2)]));
     assert_eq!(logged(last, 9).await, (last, vec![]));
+    add(&store, &several(1, "1", "a")).await;
+    store.disable(&app("1"), &endpoint("a"), NOW).await.unwrap();
+    let (looked_at, found) = logged(last, 9).await;
+    assert!(
+        looked_at > last && found.is_empty(),
+        "given up without an attempt"
+    );
 }
