@@ -3,7 +3,7 @@
 //! One task looks at everything and decides; what waits are the requests, at most so many at a time. An end is stored before
 //! the lane goes on, so that nothing that was read from the store can be sent again after it was taken.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::{Attempt, Delivery};
 use super::egress::Egress;
 use super::endpoints::Endpoints;
-use super::lanes::{Key, Lanes, Places};
+use super::lanes::{Key, Lanes, Linger, Places};
 use super::schedule::{Schedules, Verdict};
 use super::sign;
 use super::store::{Claim, Finished, Next, Store};
@@ -38,6 +38,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Endpoints claimed in one look.
 const CLAIMED_AT_ONCE: u32 = 200;
+
+/// Where nobody else stores deliveries, an endpoint that has none left is kept for so long: to give it back and to claim it
+/// again are half the price of a delivery.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// An endpoint whose next delivery is further away than this is nobody's until then.
 const AHEAD: Duration = Duration::from_secs(5);
@@ -66,19 +70,29 @@ pub struct Sender {
     /// How long an endpoint may take nothing; zero: for ever.
     disable_after: Duration,
     lanes: Lanes,
+    /// Of our endpoints that take nothing: since when, as the store said after the first failure. A success of theirs, and
+    /// nobody else's, ends that.
+    failing: HashMap<Key, u64>,
     ends: Vec<End>,
     renewed_at: Instant,
     looked_at: Option<Instant>,
 }
 
 impl Sender {
+    /// `is_alone`: no other process stores deliveries.
     pub fn new(
         store: Store,
         egress: Egress,
         endpoints: Arc<Endpoints>,
         work: Arc<Work>,
         section: &WebhooksSection,
+        is_alone: bool,
     ) -> Self {
+        let linger = Linger(if is_alone { millis(LINGER) } else { 0 });
+        let places = Places {
+            all: section.max_in_flight,
+            of_an_endpoint: section.max_in_flight_per_endpoint,
+        };
         Self {
             store,
             egress,
@@ -88,10 +102,8 @@ impl Sender {
             worker: format!("{:016x}", rand::random::<u64>()),
             time: section.timeout,
             disable_after: section.disable_after,
-            lanes: Lanes::new(Places {
-                all: section.max_in_flight,
-                of_an_endpoint: section.max_in_flight_per_endpoint,
-            }),
+            lanes: Lanes::new(places, linger),
+            failing: HashMap::new(),
             ends: Vec::new(),
             renewed_at: Instant::now(),
             looked_at: None,
@@ -135,10 +147,12 @@ impl Sender {
         if self.renewed_at.elapsed() >= RENEWAL {
             self.renew().await?;
         }
-        if !is_last {
-            self.look().await?;
+        if is_last {
+            return Ok(());
         }
-        Ok(())
+        self.look().await?;
+        self.load_more().await?;
+        self.let_go().await
     }
 
     async fn store_ends(&mut self) -> Result<(), Fault> {
@@ -151,7 +165,7 @@ impl Sender {
         let ends = std::mem::take(&mut self.ends);
         for (end, is_ours) in ends.into_iter().zip(is_ours) {
             if !is_ours {
-                self.lanes.remove(&end.key);
+                self.remove(&end.key);
                 continue;
             }
             let retry_at_ms = match end.finished.next {
@@ -168,20 +182,41 @@ impl Sender {
             if end.verdict == Verdict::Gone || self.has_failed_for_too_long(&end, now_ms).await? {
                 tracing::info!(app = %end.key.0, endpoint = %end.key.1, "an endpoint is gone, or has taken nothing for too long: it is disabled");
                 self.store.disable(&end.key.0, &end.key.1, now_ms).await?;
-                self.lanes.remove(&end.key);
+                self.remove(&end.key);
             }
         }
-        self.load_more().await?;
-        self.let_go().await
+        Ok(())
     }
 
-    async fn has_failed_for_too_long(&self, end: &End, now_ms: u64) -> Result<bool, Fault> {
-        if end.verdict == Verdict::Taken || self.disable_after.is_zero() {
+    /// Asks the store after an endpoint's first failure, and before it says yes: somebody may have enabled it meanwhile.
+    async fn has_failed_for_too_long(&mut self, end: &End, now_ms: u64) -> Result<bool, Fault> {
+        if end.verdict == Verdict::Taken {
+            self.failing.remove(&end.key);
+            return Ok(false);
+        }
+        if self.disable_after.is_zero() {
+            return Ok(false);
+        }
+        let is_too_long = |since_ms: u64| since_ms.saturating_add(millis(self.disable_after)) <= now_ms;
+        if self
+            .failing
+            .get(&end.key)
+            .is_some_and(|since_ms| !is_too_long(*since_ms))
+        {
             return Ok(false);
         }
         let state = self.store.endpoint_state(&end.key.0, &end.key.1).await?;
         let since_ms = state.failing_since_ms.unwrap_or(now_ms);
-        Ok(since_ms.saturating_add(millis(self.disable_after)) <= now_ms)
+        if self.lanes.has(&end.key) {
+            self.failing.insert(end.key.clone(), since_ms);
+        }
+        Ok(is_too_long(since_ms))
+    }
+
+    /// The endpoint is not ours any more.
+    fn remove(&mut self, key: &Key) {
+        self.lanes.remove(key);
+        self.failing.remove(key);
     }
 
     async fn renew(&mut self) -> Result<(), Fault> {
@@ -196,23 +231,22 @@ impl Sender {
             .cloned()
             .collect();
         for key in lost {
-            self.lanes.remove(&key);
+            self.remove(&key);
         }
         Ok(())
     }
 
     /// Looks for endpoints to work on: at once for those that something was stored for here, every now and then for others.
     async fn look(&mut self) -> Result<(), Fault> {
-        let fresh = self.work.take();
-        let (known, unknown): (Vec<Key>, Vec<Key>) = fresh.into_iter().partition(|key| self.lanes.has(key));
-        for key in &known {
-            self.load(key).await?;
+        let mut is_any_new = false;
+        for key in self.work.take() {
+            is_any_new |= !self.lanes.has(&key);
+            self.lanes.there_is_more(&key);
         }
         let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK);
-        if unknown.is_empty() && !is_time {
+        if !is_any_new && !is_time {
             return Ok(());
         }
-        self.looked_at = Some(Instant::now());
         let now_ms = clock::unix_millis();
         let claimed = self
             .store
@@ -225,9 +259,13 @@ impl Sender {
             )
             .await?;
         for claim in claimed {
-            self.load(&key(claim)).await?;
+            self.load(&key(claim), now_ms).await?;
         }
-        self.look_at_ours(now_ms).await
+        if is_time {
+            self.looked_at = Some(Instant::now());
+            self.look_at_ours(now_ms).await?;
+        }
+        Ok(())
     }
 
     /// Nobody rings for what another node has stored or a person has replayed, and an endpoint that is ours because of a
@@ -236,22 +274,23 @@ impl Sender {
         for claim in self.store.due(&self.worker, now_ms).await? {
             let key = key(claim);
             if self.lanes.is_idle(&key, now_ms) {
-                self.load(&key).await?;
+                self.load(&key, now_ms).await?;
             }
         }
         Ok(())
     }
 
     async fn load_more(&mut self) -> Result<(), Fault> {
-        let wanting: Vec<Key> = self.lanes.wanting().cloned().collect();
+        let now_ms = clock::unix_millis();
+        let wanting: Vec<Key> = self.lanes.wanting(now_ms).cloned().collect();
         for key in &wanting {
-            self.load(key).await?;
+            self.load(key, now_ms).await?;
         }
         Ok(())
     }
 
-    async fn load(&mut self, key: &Key) -> Result<(), Fault> {
-        let limit = self.lanes.appetite(key);
+    async fn load(&mut self, key: &Key, now_ms: u64) -> Result<(), Fault> {
+        let limit = self.lanes.appetite(key, now_ms);
         let pending = self.store.pending(&key.0, &key.1, limit).await?;
         self.lanes.offer(key, pending, limit);
         Ok(())
@@ -259,14 +298,9 @@ impl Sender {
 
     /// Gives back the claims of those that have nothing left.
     async fn let_go(&mut self) -> Result<(), Fault> {
-        let done: Vec<Key> = self
-            .lanes
-            .keys()
-            .filter(|key| self.lanes.is_done(key))
-            .cloned()
-            .collect();
+        let done: Vec<Key> = self.lanes.done(clock::unix_millis()).cloned().collect();
         for key in &done {
-            self.lanes.remove(key);
+            self.remove(key);
             self.store.release(&self.worker, &key.0, &key.1).await?;
         }
         Ok(())

@@ -143,9 +143,11 @@ impl Parts {
         let egress = Egress::new(Arc::new(config.guard()), Vec::new())?;
         let (store, work) = (Store::new(database), Arc::<Work>::default());
         let section = config.webhooks.clone();
+        // An outbox in memory is read by its own process alone.
+        let is_alone = !feed.is_durable();
         Ok(Self {
             feeder: Feeder::new(feed, store.clone(), Arc::clone(&endpoints), Arc::clone(&work)),
-            sender: Sender::new(store.clone(), egress, endpoints, work, &section),
+            sender: Sender::new(store.clone(), egress, endpoints, work, &section, is_alone),
             store,
             section,
         })
