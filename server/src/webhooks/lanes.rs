@@ -481,11 +481,9 @@ mod tests {
         let mut lanes = Lanes::new(PLACES, Linger(0));
         let key = key("1", "a");
         offer(&mut lanes, &key, &[1, 2, 4]);
-        // All that fails is tried again much later.
-        const LATER_MS: u64 = 1_000_000;
         for round in 0..5 {
             let seq = lanes.next(round).expect("it is not known to be broken").seq;
-            let retry_at_ms = if round < 4 { 0 } else { LATER_MS };
+            let retry_at_ms = if round < 4 { 0 } else { 1_000_000 };
             lanes.finished(&key, seq, false, Some(retry_at_ms), round);
         }
         lanes.there_is_more(&key);
