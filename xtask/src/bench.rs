@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Command;
 use std::str::FromStr;
@@ -10,10 +10,11 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use dunlin_load::scenario::Measure;
-use dunlin_load::{Budget, CATALOGUE, Effort, Entry, Node, Report, Target};
+use dunlin_load::{Budget, CATALOGUE, Database, Effort, Entry, Node, Report, Scenario, Target};
 
+use crate::postgres::Postgres;
 use crate::redis::Redis;
-use crate::server::{Server, build_release};
+use crate::server::{Server, build_release, receiver_port};
 use crate::{root, say, target_dir};
 
 const USAGE: &str = "cargo xtask bench [SCENARIO…] [--quick] [--rounds N] [--save NAME] [--nodes N]
@@ -180,6 +181,17 @@ fn select(options: &Options) -> Result<Vec<Entry>> {
                 entry.nodes
             );
         }
+        if matches!(entry.scenario, Scenario::Webhooks(_)) {
+            if !options.at.is_empty() {
+                bail!(
+                    "{} needs a server that was told of its endpoints: leave out --at",
+                    entry.name
+                );
+            }
+            if options.nodes.is_some() && entry.database == Database::Sqlite {
+                bail!("{} keeps a database for each node: leave out --nodes", entry.name);
+            }
+        }
     }
     Ok(entries)
 }
@@ -199,15 +211,23 @@ fn build() -> Result<Built> {
     })
 }
 
-/// The server's configuration: one app that no limit slows down.
-fn config() -> String {
+/// The server's configuration: one app that no limit slows down, and where a scenario needs it, endpoints at `receiver`
+/// and a database.
+fn config(entry: &Entry, receiver: Option<SocketAddr>, postgres: Option<&Postgres>) -> String {
     let (id, key, secret) = APP;
-    format!(
+    let mut text = format!(
         "[log]\nfilter = \"warn\"\n\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\nname = \"Bench\"\n\
          client_events = true\n\n[apps.limits]\nconnections = 0\npublishes_per_second = 0\n\
          reads_per_second = 0\nclient_events_per_second = 0\npresence_members = 0\n\
          subscriptions_per_connection = 0\n"
-    )
+    );
+    if let (Scenario::Webhooks(shape), Some(receiver)) = (&entry.scenario, receiver) {
+        text += &shape.config(receiver);
+    }
+    if let Some(postgres) = postgres {
+        write!(text, "\n[database]\nurl = \"{}\"\n", postgres.url()).expect("writing to a String succeeds");
+    }
+    text
 }
 
 fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built>) -> Result<Report> {
@@ -221,7 +241,7 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
             .app
             .clone()
             .unwrap_or_else(|| (APP.0.into(), APP.1.into(), APP.2.into()));
-        return load(nodes.collect(), app, entry, effort);
+        return load(nodes.collect(), app, None, entry, effort);
     };
     let scratch = target_dir()?.join("bench");
     if scratch.exists() {
@@ -235,10 +255,19 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
     } else {
         None
     };
+    let postgres = match entry.database {
+        Database::Sqlite => None,
+        Database::Postgres => Some(Postgres::start()?),
+    };
+    let receiver = match entry.scenario {
+        Scenario::Webhooks(_) => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, receiver_port()?))),
+        _ => None,
+    };
     let url = redis.as_ref().map(Redis::url);
+    let config = config(entry, receiver, postgres.as_ref());
     let start = |number: usize| {
         let folder = scratch.join(format!("node-{number}"));
-        Server::start_with(&built.binary, &folder, &config(), url.as_deref())
+        Server::start_with(&built.binary, &folder, &config, url.as_deref())
     };
     let mut servers: Vec<Server> = (1..=count).map(start).collect::<Result<_>>()?;
     let nodes = servers.iter().map(|server| Node {
@@ -247,8 +276,9 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
         metrics: Some(server.metrics_addr()),
     });
     let before = redis.as_ref().map(Redis::work).transpose()?;
+    let stored_before = postgres.as_ref().map(Postgres::cpu_seconds).transpose()?;
     let app = (APP.0.into(), APP.1.into(), APP.2.into());
-    let outcome = load(nodes.collect(), app, entry, effort);
+    let outcome = load(nodes.collect(), app, receiver, entry, effort);
     let complaints: Vec<String> = servers.iter_mut().filter_map(Server::complaint).collect();
     let mut report = outcome.with_context(|| {
         let tails: Vec<String> = servers.iter().map(Server::log_tail).collect();
@@ -261,17 +291,30 @@ fn round(entry: &Entry, effort: &Effort, options: &Options, built: Option<&Built
     if let (Some(redis), Some(before)) = (&redis, before) {
         report.remarks.push(redis.work()?.since(&before));
     }
+    if let (Some(postgres), Some(before)) = (&postgres, stored_before) {
+        let used = postgres.cpu_seconds()? - before;
+        report
+            .remarks
+            .push(format!("PostgreSQL used {used:.2} s of CPU, warm-up included"));
+    }
     report.faults.extend(complaints);
     Ok(report)
 }
 
-fn load(nodes: Vec<Node>, app: (String, String, String), entry: &Entry, effort: &Effort) -> Result<Report> {
+fn load(
+    nodes: Vec<Node>,
+    app: (String, String, String),
+    receiver: Option<SocketAddr>,
+    entry: &Entry,
+    effort: &Effort,
+) -> Result<Report> {
     let (app_id, app_key, app_secret) = app;
     let target = Target {
         nodes,
         app_id,
         app_key,
         app_secret,
+        receiver,
     };
     dunlin_load::run(&target, entry.name, &entry.scenario, effort)
 }
@@ -591,6 +634,13 @@ mod tests {
             "one node is not enough"
         );
         assert_eq!(chosen("twonode --at 127.0.0.1:1,127.0.0.1:2").unwrap(), 2);
+        assert!(chosen("webhooks").unwrap() > 5);
+        assert!(
+            chosen("webhooks --at 127.0.0.1:1").is_err(),
+            "it knows no endpoints"
+        );
+        assert!(chosen("webhooks-full-sqlite --nodes 2").is_err());
+        assert_eq!(chosen("webhooks-full-postgres --nodes 2").unwrap(), 1);
     }
 
     #[test]

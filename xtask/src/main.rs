@@ -5,6 +5,7 @@ mod bench;
 mod chaos;
 mod layers;
 mod needs;
+mod postgres;
 mod redis;
 mod server;
 mod several;

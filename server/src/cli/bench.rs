@@ -88,6 +88,7 @@ fn load_target(args: &BenchArgs, target: &Target) -> Result<LoadTarget, CliError
         app_id: target.app_id()?.to_owned(),
         app_key: target.key()?.to_owned(),
         app_secret: target.secret_text()?.to_owned(),
+        receiver: None,
     })
 }
 

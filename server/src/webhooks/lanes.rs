@@ -28,10 +28,16 @@ pub struct Places {
     pub of_an_endpoint: usize,
 }
 
+/// How long an endpoint is kept that has nothing left, in milliseconds. Zero where others could deliver what they stored
+/// for it meanwhile.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Linger(pub u64);
+
 /// Everything this worker has to send.
 #[derive(Debug)]
 pub struct Lanes {
     places: Places,
+    linger: Linger,
     endpoints: HashMap<Key, Lane>,
     /// The turns: apps, and in each its endpoints.
     turns: VecDeque<AppId>,
@@ -55,6 +61,8 @@ struct Lane {
     has_more: bool,
     /// It is sent nothing for now; what waits, waits on.
     is_held: bool,
+    /// When the last attempt ended.
+    ended_at_ms: u64,
 }
 
 impl Lane {
@@ -72,14 +80,27 @@ impl Lane {
 
     /// The first that may be sent now.
     fn ready(&self, now_ms: u64, most: usize) -> Option<i64> {
-        if self.is_held
-            || self.under_way.len() >= most
-            || !self.breaker.may_send(now_ms, self.under_way.len())
-        {
+        if !self.may_send(now_ms, most) {
             return None;
         }
         let mut due = self.free().filter(|(_, at_ms)| *at_ms <= now_ms);
         due.next().map(|(seq, _)| seq)
+    }
+
+    /// Whether something may be sent now, if there is something.
+    fn may_send(&self, now_ms: u64, most: usize) -> bool {
+        !self.is_held && self.under_way.len() < most && self.breaker.may_send(now_ms, self.under_way.len())
+    }
+
+    /// Of what is looked at, time has come for nothing that is not under way already or held back.
+    fn is_idle(&self, now_ms: u64) -> bool {
+        self.free().all(|(_, at_ms)| at_ms > now_ms)
+    }
+
+    /// From when on there is no use for it; `None`: it has something to do.
+    fn done_at_ms(&self, linger: Linger) -> Option<u64> {
+        let is_empty = self.waiting.is_empty() && !self.has_more;
+        is_empty.then(|| self.ended_at_ms.saturating_add(linger.0))
     }
 
     /// While nothing is taken, nothing is kept but the first and what is under way.
@@ -114,9 +135,10 @@ fn place(source: Source) -> usize {
 }
 
 impl Lanes {
-    pub fn new(places: Places) -> Self {
+    pub fn new(places: Places, linger: Linger) -> Self {
         Self {
             places,
+            linger,
             endpoints: HashMap::new(),
             turns: VecDeque::new(),
             apps: BTreeMap::new(),
@@ -129,11 +151,24 @@ impl Lanes {
         self.endpoints.contains_key(key)
     }
 
-    /// How many of an endpoint's pending deliveries are looked at. Of one that takes nothing, the next to try is enough.
-    pub fn appetite(&self, key: &Key) -> u32 {
-        match self.endpoints.get(key) {
-            Some(lane) if lane.breaker.opens_at_ms().is_some() => 1,
+    /// How many of an endpoint's pending deliveries are looked at. Of one that takes nothing, the next to try is enough,
+    /// until it may be tried: then that may be another, because the first waits for its next attempt.
+    pub fn appetite(&self, key: &Key, now_ms: u64) -> u32 {
+        match self
+            .endpoints
+            .get(key)
+            .and_then(|lane| lane.breaker.opens_at_ms())
+        {
+            Some(opens_at_ms) if now_ms < opens_at_ms => 1,
             _ => LOOKED_AT,
+        }
+    }
+
+    /// Something was stored for an endpoint. It is looked at when there is nothing else to send, so that a busy or a
+    /// broken endpoint costs no look at the store for each.
+    pub fn there_is_more(&mut self, key: &Key) {
+        if let Some(lane) = self.endpoints.get_mut(key) {
+            lane.has_more = true;
         }
     }
 
@@ -156,11 +191,12 @@ impl Lanes {
         }
     }
 
-    /// Of what is looked at, if anything is, time has come for nothing that is not under way already or held back.
+    /// Something could be sent now, if something else were looked at.
     pub fn is_idle(&self, key: &Key, now_ms: u64) -> bool {
+        let most = self.places.of_an_endpoint;
         self.endpoints
             .get(key)
-            .is_none_or(|lane| lane.free().all(|(_, at_ms)| at_ms > now_ms))
+            .is_none_or(|lane| lane.may_send(now_ms, most) && lane.is_idle(now_ms))
     }
 
     /// The endpoint is not this worker's any more. What is under way goes on; its end is nobody's business here.
@@ -193,22 +229,26 @@ impl Lanes {
         self.under_way
     }
 
-    /// Nothing waits and nothing is under way.
-    pub fn is_done(&self, key: &Key) -> bool {
-        self.endpoints
-            .get(key)
-            .is_none_or(|lane| lane.waiting.is_empty() && !lane.has_more)
+    /// Endpoints for which nothing waits and nothing is under way, and has not been for a while.
+    pub fn done(&self, now_ms: u64) -> impl Iterator<Item = &Key> {
+        let is_done = move |lane: &Lane| lane.done_at_ms(self.linger).is_some_and(|at_ms| at_ms <= now_ms);
+        let done = self.endpoints.iter().filter(move |(_, lane)| is_done(lane));
+        done.map(|(key, _)| key)
     }
 
-    /// Endpoints of which the store has more than is looked at, while there is room to look at more.
-    pub fn wanting(&self) -> impl Iterator<Item = &Key> {
+    /// Endpoints of which the store has more than is looked at, while there is room to look at more and use for it.
+    pub fn wanting(&self, now_ms: u64) -> impl Iterator<Item = &Key> {
+        let most = self.places.of_an_endpoint;
+        let wants = move |lane: &Lane| {
+            if lane.is_held || lane.breaker.opens_at_ms().is_some() {
+                return lane.waiting.is_empty();
+            }
+            let has_room = lane.waiting.len() <= LOOKED_AT as usize / 2;
+            has_room && lane.under_way.len() < most && lane.is_idle(now_ms)
+        };
         self.endpoints
             .iter()
-            .filter(|(_, lane)| {
-                let is_broken = lane.breaker.opens_at_ms().is_some();
-                let enough = if is_broken { 0 } else { LOOKED_AT as usize / 2 };
-                lane.has_more && lane.waiting.len() <= enough
-            })
+            .filter(move |(_, lane)| lane.has_more && wants(lane))
             .map(|(key, _)| key)
     }
 
@@ -258,6 +298,7 @@ impl Lanes {
         if !lane.under_way.remove(&seq) {
             return;
         }
+        lane.ended_at_ms = now_ms;
         self.under_way -= 1;
         if let Some(turns) = self.apps.get_mut(&key.0) {
             turns.under_way -= 1;
@@ -281,10 +322,11 @@ impl Lanes {
         }
     }
 
-    /// When something will be ready that is not now; nothing, if only an end or an offer can bring it.
+    /// When something will be ready, or done, that is not now; nothing, if only an end or an offer can bring it.
     pub fn next_due_ms(&self, now_ms: u64) -> Option<u64> {
-        let lanes = self.endpoints.values();
-        lanes.filter_map(|lane| lane.next_due_ms(now_ms)).min()
+        let done_ms = |lane: &Lane| lane.done_at_ms(self.linger).filter(|at_ms| *at_ms > now_ms);
+        let due_ms = |lane: &Lane| lane.next_due_ms(now_ms).or_else(|| done_ms(lane));
+        self.endpoints.values().filter_map(due_ms).min()
     }
 }
 
@@ -339,7 +381,7 @@ mod tests {
 
     #[test]
     fn deliveries_that_share_a_channel_go_one_after_the_other() {
-        let mut lanes = Lanes::new(PLACES);
+        let mut lanes = Lanes::new(PLACES, Linger(0));
         let key = key("1", "a");
         // The third waits for the first and the second, the fourth for the third.
         offer(&mut lanes, &key, &[0b001, 0b010, 0b111, 0b100, 0b1000]);
@@ -353,13 +395,13 @@ mod tests {
         for seq in [4, 5] {
             lanes.finished(&key, seq, true, None, 0);
         }
-        assert!(lanes.is_done(&key));
+        assert_eq!(lanes.done(0).count(), 1);
         assert_eq!(lanes.under_way(), 0);
     }
 
     #[test]
     fn one_that_is_tried_again_holds_back_its_channel_and_no_other() {
-        let mut lanes = Lanes::new(PLACES);
+        let mut lanes = Lanes::new(PLACES, Linger(0));
         let key = key("1", "a");
         offer(&mut lanes, &key, &[0b01, 0b01, 0b10]);
         assert_eq!(numbers(&all_ready(&mut lanes, 0)), [1, 3]);
@@ -378,7 +420,7 @@ mod tests {
 
     #[test]
     fn sources_do_not_wait_for_each_other() {
-        let mut lanes = Lanes::new(PLACES);
+        let mut lanes = Lanes::new(PLACES, Linger(0));
         let key = key("1", "a");
         let presence = Delivery {
             source: Source::Presence,
@@ -390,7 +432,7 @@ mod tests {
 
     #[test]
     fn an_app_never_takes_all_places() {
-        let mut lanes = Lanes::new(PLACES);
+        let mut lanes = Lanes::new(PLACES, Linger(0));
         for endpoint in ["a", "b", "c", "d"] {
             offer(&mut lanes, &key("1", endpoint), &[1, 2, 4, 8]);
         }
@@ -413,10 +455,11 @@ mod tests {
 
     #[test]
     fn an_endpoint_has_so_many_under_way_and_no_more() {
-        let mut lanes = Lanes::new(Places {
+        let places = Places {
             all: 100,
             of_an_endpoint: 2,
-        });
+        };
+        let mut lanes = Lanes::new(places, Linger(0));
         let key = key("1", "a");
         offer(&mut lanes, &key, &[1, 2, 4, 8]);
         assert_eq!(numbers(&all_ready(&mut lanes, 0)), [1, 2]);
@@ -426,7 +469,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_takes_nothing_is_asked_once_in_a_while() {
-        let mut lanes = Lanes::new(PLACES);
+        let mut lanes = Lanes::new(PLACES, Linger(0));
         let key = key("1", "a");
         offer(&mut lanes, &key, &[1, 2, 4, 8, 16, 32]);
         for _ in 0..5 {
@@ -436,18 +479,76 @@ mod tests {
         assert!(all_ready(&mut lanes, 0).is_empty());
         let opens_ms = lanes.next_due_ms(0).expect("something waits");
         assert!(opens_ms > 0);
-        assert_eq!(lanes.appetite(&key), 1);
+        assert_eq!(lanes.appetite(&key, opens_ms - 1), 1);
         let probe = all_ready(&mut lanes, opens_ms);
         assert_eq!(numbers(&probe), [1]);
         lanes.finished(&key, 1, true, None, opens_ms);
-        assert_eq!(lanes.wanting().count(), 1, "the others are in the store");
+        assert_eq!(lanes.wanting(opens_ms).count(), 1, "the others are in the store");
         offer(&mut lanes, &key, &[1, 2, 4, 8, 16, 32]);
         assert_eq!(all_ready(&mut lanes, opens_ms).len(), 4);
     }
 
     #[test]
+    fn after_its_break_an_endpoint_is_tried_with_what_is_due() {
+        let mut lanes = Lanes::new(PLACES, Linger(0));
+        let key = key("1", "a");
+        offer(&mut lanes, &key, &[1, 2, 4]);
+        for round in 0..5 {
+            let seq = lanes.next(round).expect("it is not known to be broken").seq;
+            let retry_at_ms = if round < 4 { 0 } else { 1_000_000 };
+            lanes.finished(&key, seq, false, Some(retry_at_ms), round);
+        }
+        lanes.there_is_more(&key);
+        assert!(!lanes.is_idle(&key, 1_000), "nothing can be sent in its break");
+        assert_eq!(lanes.wanting(1_000).count(), 0);
+        let over_ms = 10_000;
+        assert!(lanes.is_idle(&key, over_ms), "the first is not due");
+        assert_eq!(lanes.appetite(&key, over_ms), LOOKED_AT);
+        lanes.offer(&key, vec![delivery(&key, 9, 8)], LOOKED_AT);
+        assert_eq!(numbers(&all_ready(&mut lanes, over_ms)), [9], "one at a time");
+    }
+
+    #[test]
+    fn more_is_looked_at_when_there_is_nothing_else_to_send() {
+        let places = Places {
+            all: 8,
+            of_an_endpoint: 2,
+        };
+        let mut lanes = Lanes::new(places, Linger(0));
+        let key = key("1", "a");
+        let wants = |lanes: &Lanes| lanes.wanting(0).count() == 1;
+        offer(&mut lanes, &key, &[1, 2, 4]);
+        lanes.there_is_more(&key);
+        assert!(!wants(&lanes), "the first is to be sent");
+        assert_eq!(all_ready(&mut lanes, 0).len(), 2);
+        lanes.finished(&key, 1, true, None, 0);
+        assert!(!wants(&lanes), "the third is to be sent");
+        assert_eq!(numbers(&all_ready(&mut lanes, 0)), [3]);
+        assert!(!wants(&lanes), "nothing more may be under way");
+        lanes.finished(&key, 2, false, Some(1_000), 0);
+        assert!(wants(&lanes), "one waits for its next attempt");
+        lanes.offer(&key, Vec::new(), LOOKED_AT);
+        assert!(!wants(&lanes), "the store has nothing more");
+    }
+
+    #[test]
+    fn an_endpoint_that_has_nothing_left_is_kept_for_a_while() {
+        let mut lanes = Lanes::new(PLACES, Linger(200));
+        let key = key("1", "a");
+        offer(&mut lanes, &key, &[1]);
+        let done = |lanes: &Lanes, now_ms| lanes.done(now_ms).count() == 1;
+        assert_eq!(numbers(&all_ready(&mut lanes, 0)), [1]);
+        assert!(!done(&lanes, 1_000), "it is under way");
+        lanes.finished(&key, 1, true, None, 1_000);
+        assert!(!done(&lanes, 1_199) && done(&lanes, 1_200));
+        assert_eq!(lanes.next_due_ms(1_000), Some(1_200));
+        lanes.there_is_more(&key);
+        assert!(!done(&lanes, 1_200), "something was stored");
+    }
+
+    #[test]
     fn what_is_replayed_is_sent_at_once_but_never_beside_itself() {
-        let (mut lanes, key) = (Lanes::new(PLACES), key("1", "a"));
+        let (mut lanes, key) = (Lanes::new(PLACES, Linger(0)), key("1", "a"));
         lanes.offer(&key, vec![delivery(&key, 2, 0b10)], LOOKED_AT);
         assert!(!lanes.is_idle(&key, 0));
         assert_eq!(numbers(&all_ready(&mut lanes, 0)), [2]);
@@ -467,21 +568,21 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_held_keeps_what_waits() {
-        let (mut lanes, key) = (Lanes::new(PLACES), key("1", "a"));
+        let (mut lanes, key) = (Lanes::new(PLACES, Linger(0)), key("1", "a"));
         offer(&mut lanes, &key, &[1, 2]);
         assert!(lanes.next(0).is_some());
         lanes.hold(&key, true);
         lanes.finished(&key, 1, false, Some(500), 0);
         assert!(all_ready(&mut lanes, 500).is_empty());
         assert_eq!(lanes.next_due_ms(0), None);
-        assert!(!lanes.is_done(&key));
+        assert_eq!(lanes.done(500).count(), 0);
         lanes.hold(&key, false);
         assert_eq!(numbers(&all_ready(&mut lanes, 500)), [1, 2]);
     }
 
     #[test]
     fn what_is_not_ours_any_more_is_forgotten() {
-        let mut lanes = Lanes::new(PLACES);
+        let mut lanes = Lanes::new(PLACES, Linger(0));
         let key = key("1", "a");
         offer(&mut lanes, &key, &[1, 2]);
         assert_eq!(all_ready(&mut lanes, 0).len(), 2);

@@ -144,6 +144,11 @@ impl Watch {
         }
     }
 
+    /// What it keeps.
+    pub fn endpoints(&self) -> Arc<Endpoints> {
+        Arc::clone(&self.endpoints)
+    }
+
     /// For ever. While the database is away, all stays as it was.
     pub async fn run(&self) {
         let mut is_away = false;

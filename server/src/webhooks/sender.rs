@@ -3,7 +3,7 @@
 //! One task looks at everything and decides; what waits are the requests, at most so many at a time. An end is stored before
 //! the lane goes on, so that nothing that was read from the store can be sent again after it was taken.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::delivery::{Attempt, Delivery};
 use super::egress::Egress;
 use super::endpoints::Endpoints;
-use super::lanes::{Key, Lanes, Places};
+use super::lanes::{Key, Lanes, Linger, Places};
 use super::registry::Watch;
 use super::schedule::{Schedules, Verdict};
 use super::sign;
@@ -37,6 +37,10 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Endpoints claimed in one look.
 const CLAIMED_AT_ONCE: u32 = 200;
+
+/// Where nobody else stores deliveries, an endpoint that has none left is kept for so long: to give it back and to claim it
+/// again are half the price of a delivery.
+const LINGER: Duration = Duration::from_millis(500);
 
 /// An endpoint whose next delivery is further away than this is nobody's until then.
 const AHEAD: Duration = Duration::from_secs(5);
@@ -71,6 +75,9 @@ pub struct Sender {
     /// How long an endpoint may take nothing; zero: for ever.
     disable_after: Duration,
     lanes: Lanes,
+    /// Of our endpoints that take nothing: since when, as the store said after the first failure. A success of theirs, and
+    /// nobody else's, ends that.
+    failing: HashMap<Key, u64>,
     ends: Vec<End>,
     renewed_at: Instant,
     looked_at: Option<Instant>,
@@ -79,19 +86,25 @@ pub struct Sender {
 }
 
 impl Sender {
+    /// `is_alone`: no other process stores deliveries.
     pub fn new(
         store: Store,
         egress: Egress,
-        endpoints: Arc<Endpoints>,
         watch: Arc<Watch>,
         work: Arc<Work>,
         stats: Arc<Stats>,
         section: &WebhooksSection,
+        is_alone: bool,
     ) -> Self {
+        let linger = Linger(if is_alone { millis(LINGER) } else { 0 });
+        let places = Places {
+            all: section.max_in_flight,
+            of_an_endpoint: section.max_in_flight_per_endpoint,
+        };
         Self {
             store,
             egress,
-            endpoints,
+            endpoints: watch.endpoints(),
             watch,
             work,
             stats,
@@ -100,10 +113,8 @@ impl Sender {
             time: section.timeout,
             claim: section.claim,
             disable_after: section.disable_after,
-            lanes: Lanes::new(Places {
-                all: section.max_in_flight,
-                of_an_endpoint: section.max_in_flight_per_endpoint,
-            }),
+            lanes: Lanes::new(places, linger),
+            failing: HashMap::new(),
             ends: Vec::new(),
             renewed_at: Instant::now(),
             looked_at: None,
@@ -156,7 +167,7 @@ impl Sender {
                 match self.endpoints.get(&key.0, &key.1) {
                     Some(endpoint) => self.lanes.hold(&key, !endpoint.enabled),
                     // What was removed is disabled as well: the store has nothing more to be sent.
-                    None => self.lanes.remove(&key),
+                    None => self.remove(&key),
                 }
             }
         }
@@ -167,10 +178,12 @@ impl Sender {
         if self.renewed_at.elapsed() >= self.claim / RENEWALS {
             self.renew().await?;
         }
-        if !is_last {
-            self.look().await?;
+        if is_last {
+            return Ok(());
         }
-        Ok(())
+        self.look().await?;
+        self.load_more().await?;
+        self.let_go().await
     }
 
     async fn store_ends(&mut self) -> Result<(), Fault> {
@@ -184,7 +197,7 @@ impl Sender {
         for (end, is_ours) in ends.into_iter().zip(is_ours) {
             self.stats.attempted(end.outcome, end.finished.attempt.took_ms);
             if !is_ours {
-                self.lanes.remove(&end.key);
+                self.remove(&end.key);
                 continue;
             }
             self.stats.recorded(&end.key.0, end.finished.next);
@@ -203,20 +216,38 @@ impl Sender {
                 self.disable(&end.key, why, now_ms).await?;
             }
         }
-        self.load_more().await?;
-        self.let_go().await
+        Ok(())
     }
 
-    async fn why_to_disable(&self, end: &End, now_ms: u64) -> Result<Option<&'static str>, Fault> {
+    async fn why_to_disable(&mut self, end: &End, now_ms: u64) -> Result<Option<&'static str>, Fault> {
         match end.verdict {
             Verdict::Gone => return Ok(Some("it answered 410 Gone")),
             Verdict::Failed { .. } if !self.disable_after.is_zero() => {}
-            Verdict::Taken | Verdict::Failed { .. } => return Ok(None),
+            Verdict::Taken | Verdict::Failed { .. } => {
+                self.failing.remove(&end.key);
+                return Ok(None);
+            }
         }
-        let state = self.store.endpoint_state(&end.key.0, &end.key.1).await?;
-        let since_ms = state.failing_since_ms.unwrap_or(now_ms);
-        let is_too_long = since_ms.saturating_add(millis(self.disable_after)) <= now_ms;
+        let is_too_long = self.has_failed_for_too_long(&end.key, now_ms).await?;
         Ok(is_too_long.then_some("it has taken nothing for as long as webhooks.disable_after_s allows"))
+    }
+
+    /// Asks the store after an endpoint's first failure, and before it says yes: somebody may have enabled it meanwhile.
+    async fn has_failed_for_too_long(&mut self, key: &Key, now_ms: u64) -> Result<bool, Fault> {
+        let is_too_long = |since_ms: &u64| since_ms.saturating_add(millis(self.disable_after)) <= now_ms;
+        if self
+            .failing
+            .get(key)
+            .is_some_and(|since_ms| !is_too_long(since_ms))
+        {
+            return Ok(false);
+        }
+        let state = self.store.endpoint_state(&key.0, &key.1).await?;
+        let since_ms = state.failing_since_ms.unwrap_or(now_ms);
+        if self.lanes.has(key) {
+            self.failing.insert(key.clone(), since_ms);
+        }
+        Ok(is_too_long(&since_ms))
     }
 
     /// The one place where somebody could be told of it.
@@ -225,7 +256,7 @@ impl Sender {
         self.store.disable(app, endpoint, now_ms).await?;
         // What was under way beside may come to the same end: it is said once.
         if self.lanes.has(key) {
-            self.lanes.remove(key);
+            self.remove(key);
             self.stats.disabled.fetch_add(1, Relaxed);
             tracing::warn!(
                 %app,
@@ -236,6 +267,12 @@ impl Sender {
             );
         }
         Ok(())
+    }
+
+    /// The endpoint is not ours any more.
+    fn remove(&mut self, key: &Key) {
+        self.lanes.remove(key);
+        self.failing.remove(key);
     }
 
     async fn renew(&mut self) -> Result<(), Fault> {
@@ -253,23 +290,22 @@ impl Sender {
             .cloned()
             .collect();
         for key in lost {
-            self.lanes.remove(&key);
+            self.remove(&key);
         }
         Ok(())
     }
 
     /// Looks for endpoints to work on: at once for those that something was stored for here, every now and then for others.
     async fn look(&mut self) -> Result<(), Fault> {
-        let fresh = self.work.take();
-        let (known, unknown): (Vec<Key>, Vec<Key>) = fresh.into_iter().partition(|key| self.lanes.has(key));
-        for key in &known {
-            self.load(key).await?;
+        let mut is_any_new = false;
+        for key in self.work.take() {
+            is_any_new |= !self.lanes.has(&key);
+            self.lanes.there_is_more(&key);
         }
         let is_time = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK);
-        if unknown.is_empty() && !is_time {
+        if !is_any_new && !is_time {
             return Ok(());
         }
-        self.looked_at = Some(Instant::now());
         let now_ms = clock::unix_millis();
         let claimed = self
             .store
@@ -282,9 +318,13 @@ impl Sender {
             )
             .await?;
         for claim in claimed {
-            self.load(&key(claim)).await?;
+            self.load(&key(claim), now_ms).await?;
         }
-        self.look_at_ours(now_ms).await
+        if is_time {
+            self.looked_at = Some(Instant::now());
+            self.look_at_ours(now_ms).await?;
+        }
+        Ok(())
     }
 
     /// Nobody rings for what another node has stored or a person has replayed, and an endpoint that is ours because of a
@@ -293,28 +333,29 @@ impl Sender {
         for claim in self.store.due(&self.worker, now_ms).await? {
             let key = key(claim);
             if self.lanes.is_idle(&key, now_ms) {
-                self.load(&key).await?;
+                self.load(&key, now_ms).await?;
             }
         }
         Ok(())
     }
 
     async fn load_more(&mut self) -> Result<(), Fault> {
-        let wanting: Vec<Key> = self.lanes.wanting().cloned().collect();
+        let now_ms = clock::unix_millis();
+        let wanting: Vec<Key> = self.lanes.wanting(now_ms).cloned().collect();
         for key in &wanting {
-            self.load(key).await?;
+            self.load(key, now_ms).await?;
         }
         Ok(())
     }
 
-    async fn load(&mut self, key: &Key) -> Result<(), Fault> {
+    async fn load(&mut self, key: &Key, now_ms: u64) -> Result<(), Fault> {
         let mut endpoint = self.endpoints.get(&key.0, &key.1);
         if endpoint.is_none() {
             // Another node may have stored something for an endpoint that this one is about to hear of.
             self.watch.look().await?;
             endpoint = self.endpoints.get(&key.0, &key.1);
         }
-        let limit = self.lanes.appetite(key);
+        let limit = self.lanes.appetite(key, now_ms);
         let pending = self.store.pending(&key.0, &key.1, limit).await?;
         self.lanes.offer(key, pending, limit);
         let is_off = endpoint.is_some_and(|endpoint| !endpoint.enabled);
@@ -324,14 +365,9 @@ impl Sender {
 
     /// Gives back the claims of those that have nothing left.
     async fn let_go(&mut self) -> Result<(), Fault> {
-        let done: Vec<Key> = self
-            .lanes
-            .keys()
-            .filter(|key| self.lanes.is_done(key))
-            .cloned()
-            .collect();
+        let done: Vec<Key> = self.lanes.done(clock::unix_millis()).cloned().collect();
         for key in &done {
-            self.lanes.remove(key);
+            self.remove(key);
             self.store.release(&self.worker, &key.0, &key.1).await?;
         }
         Ok(())

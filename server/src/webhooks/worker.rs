@@ -245,17 +245,13 @@ impl Job {
             None => self.egress()?,
         };
         let (feed, endpoints) = (Arc::clone(&self.feed), Arc::clone(&self.endpoints));
+        // An outbox in memory is read by its own process alone.
+        let is_alone = !feed.is_durable();
         let (store, watch, work) = (&parts.store, Arc::clone(&parts.watch), Arc::<Work>::default());
         let stats = || Arc::clone(&self.stats);
-        let feeder = Feeder::new(
-            feed,
-            store.clone(),
-            Arc::clone(&endpoints),
-            Arc::clone(&work),
-            stats(),
-        );
+        let feeder = Feeder::new(feed, store.clone(), endpoints, Arc::clone(&work), stats());
         let counting = end.run_until_cancelled(self.stats.watch(store, &self.endpoints));
-        let sender = Sender::new(store.clone(), egress, endpoints, watch, work, stats(), section);
+        let sender = Sender::new(store.clone(), egress, watch, work, stats(), section, is_alone);
         tokio::join!(feeder.run(end.clone()), sender.run(end.clone()), counting);
         Ok(())
     }

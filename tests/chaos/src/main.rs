@@ -127,6 +127,7 @@ fn run(command: Command) -> Result<()> {
                 app_id: crowd.app_id,
                 app_key: crowd.app_key,
                 app_secret: crowd.app_secret,
+                receiver: None,
             };
             local.block_on(&runtime, scenarios::crowd(target, say))
         }

@@ -113,7 +113,7 @@ impl Scene for Visits<'_> {
             },
             (News::Ended(end), Some(_)) => self.fail(wire, id, format!("a visitor was dropped ({end})")),
             (News::Ended(end), None) => *self.ends.entry(end).or_default() += 1,
-            (News::Opened | News::Answer { .. } | News::Message(_), _) => {}
+            (News::Opened | News::Answer { .. } | News::Message(_) | News::Request(_), _) => {}
         }
         Ok(())
     }

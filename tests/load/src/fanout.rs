@@ -11,6 +11,7 @@ use crate::publishers::{Outcome, Publishers};
 use crate::report::{Meter, Report};
 use crate::scenario::{ClientEvents, Effort, Fanout, Pace};
 use crate::target::Target;
+use crate::webhooks::receiver::Receiver;
 use crate::wire::{Id, News, Scene, Wire};
 
 /// The one channel of a fan-out; with [`crate::http::EVENT_NAME`] a message has 175 bytes.
@@ -36,6 +37,10 @@ pub(crate) struct Traffic<'a> {
     pub(crate) readers: Places,
     finder: Finder,
     pub(crate) latency: Histogram,
+    /// From a publish over HTTP to its answer.
+    pub(crate) answers: Histogram,
+    /// Gets webhooks for what is published over HTTP.
+    pub(crate) receiver: Option<Receiver>,
     pub(crate) payload_bytes: usize,
     /// Most messages under way at full speed.
     window: usize,
@@ -74,6 +79,8 @@ impl<'a> Traffic<'a> {
             readers: Places::default(),
             finder: Finder::default(),
             latency: Histogram::default(),
+            answers: Histogram::default(),
+            receiver: None,
             payload_bytes: PAYLOAD_BYTES,
             window,
             patience_ns: effort.patience_ns(),
@@ -179,6 +186,9 @@ impl<'a> Traffic<'a> {
                     return Ok(false);
                 };
                 self.ledger.publish(number, u32::try_from(lane)?);
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.publish(number, u32::try_from(lane)?);
+                }
                 let event = Event {
                     channel: &self.channels[channel],
                     stamp,
@@ -205,15 +215,49 @@ impl<'a> Traffic<'a> {
     /// Forgets the times of what was sent so far; the ledger remembers all of it.
     pub(crate) fn forget_times(&mut self) {
         self.latency.clear();
+        self.answers.clear();
         self.late = 0;
+    }
+
+    /// Lets others have the wire until [`Traffic::wake`].
+    pub(crate) fn rest(&mut self, wire: &mut Wire) {
+        if let Source::Http(publishers) = &mut self.source {
+            publishers.rest(wire);
+        }
+    }
+
+    pub(crate) fn wake(&mut self, wire: &mut Wire) -> Result<()> {
+        match &mut self.source {
+            Source::Http(publishers) => publishers.wake(wire),
+            Source::Client(_) => Ok(()),
+        }
+    }
+
+    /// Waits until the webhooks for all that was sent have come, or none for so long that those that are missing are
+    /// lost.
+    pub(crate) fn await_webhooks(&mut self, wire: &mut Wire, patience_ns: u64) -> Result<()> {
+        let began = wire.tick();
+        while let Some(receiver) = &self.receiver
+            && receiver.unfinished() > 0
+        {
+            let until = receiver.last_at.max(began) + patience_ns;
+            if wire.now() >= until {
+                break;
+            }
+            wire.turn(self, until)?;
+        }
+        Ok(())
     }
 
     /// What the ledger and the source know goes into the report.
     pub(crate) fn complete(&self, report: &mut Report) {
         report.latency = self.latency.latency();
-        report.lost = self.ledger.missing();
-        report.duplicated = self.ledger.duplicated();
-        report.misordered = self.ledger.misordered();
+        report.lost += self.ledger.missing();
+        report.duplicated += self.ledger.duplicated();
+        report.misordered += self.ledger.misordered();
+        if let Some(receiver) = &self.receiver {
+            receiver.complete(report);
+        }
         if self.ledger.unknown() > 0 {
             report.faults.push(format!(
                 "{} deliveries of messages never sent there",
@@ -262,7 +306,11 @@ impl<'a> Traffic<'a> {
         };
         match publishers.on(wire, id, news)? {
             Outcome::NotOurs => return Ok(false),
-            Outcome::Accepted(_) | Outcome::Ready => self.send_what_is_due(wire)?,
+            Outcome::Accepted { elapsed, .. } => {
+                self.answers.record(elapsed);
+                self.send_what_is_due(wire)?;
+            }
+            Outcome::Ready => self.send_what_is_due(wire)?,
             Outcome::Nothing => {}
         }
         Ok(true)
@@ -280,6 +328,10 @@ impl Scene for Traffic<'_> {
         }
         match news {
             News::Ended(end) => Err(left_early(end)),
+            News::Request(request) => match &mut self.receiver {
+                Some(receiver) => receiver.take(wire, id, &request),
+                None => Ok(()),
+            },
             News::Opened | News::Message(_) | News::Answer { .. } => Ok(()),
         }
     }
@@ -292,6 +344,17 @@ pub(crate) fn publications(
     shape: Fanout,
     effort: &Effort,
 ) -> Result<Report> {
+    let mut traffic = publications_of(wire, target, shape, effort)?;
+    measure(wire, target, &mut traffic, shape.pace, effort)
+}
+
+/// The same before its first message, with everybody subscribed.
+pub(crate) fn publications_of<'a>(
+    wire: &mut Wire,
+    target: &'a Target,
+    shape: Fanout,
+    effort: &Effort,
+) -> Result<Traffic<'a>> {
     // Many small channels need more messages under way to keep the server busy.
     let (lanes, window) = if shape.channels > 1 { (16, 256) } else { (8, 32) };
     let channels: Vec<String> = match shape.channels {
@@ -307,7 +370,7 @@ pub(crate) fn publications(
     for (place, id) in crowd.ids.iter().enumerate() {
         traffic.watch(*id, u32::try_from(place)? % shape.channels);
     }
-    measure(wire, target, &mut traffic, shape.pace, effort)
+    Ok(traffic)
 }
 
 /// One member sends client events to the others.

@@ -162,7 +162,7 @@ impl Scene for Gathering<'_> {
                 Step::Other => {}
             },
             News::Ended(end) => return Err(left_early(end)),
-            News::Opened | News::Answer { .. } => {}
+            News::Opened | News::Answer { .. } | News::Request(_) => {}
         }
         Ok(())
     }

@@ -147,7 +147,7 @@ impl Scene for Attack<'_> {
                 *self.found.ends.entry(end).or_default() += 1;
                 self.open(wire, place)
             }
-            News::Opened | News::Message(_) | News::Answer { .. } => Ok(()),
+            News::Opened | News::Message(_) | News::Answer { .. } | News::Request(_) => Ok(()),
         }
     }
 }

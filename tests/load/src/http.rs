@@ -187,10 +187,7 @@ pub struct Head {
 /// # Errors
 /// Bytes that are not an HTTP/1 answer.
 pub fn head(bytes: &[u8]) -> Result<Option<Head>> {
-    let Some(end) = position(bytes, b"\r\n\r\n") else {
-        if bytes.len() > 64 * 1024 {
-            bail!("the head of an HTTP answer does not end");
-        }
+    let Some(end) = head_end(bytes)? else {
         return Ok(None);
     };
     let mut lines = bytes[..end].split(|byte| *byte == b'\n');
@@ -207,11 +204,7 @@ pub fn head(bytes: &[u8]) -> Result<Option<Head>> {
         body_length: None,
         closes: first.starts_with(b"HTTP/1.0"),
     };
-    for line in lines {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-            continue;
-        };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    for (name, value) in lines.filter_map(header) {
         if name.eq_ignore_ascii_case(b"content-length") {
             head.body_length = number(value).and_then(|length| usize::try_from(length).ok());
         } else if name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close") {
@@ -219,6 +212,65 @@ pub fn head(bytes: &[u8]) -> Result<Option<Head>> {
         }
     }
     Ok(Some(head))
+}
+
+/// A webhook that came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// With its query, if it has one.
+    pub path: &'a [u8],
+    /// Its `webhook-id`; empty if it has none.
+    pub webhook_id: &'a [u8],
+    pub body: &'a [u8],
+}
+
+/// The answer that takes a request.
+pub const TAKEN: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
+
+/// The request at the start of `bytes` with its length, or `None` while it is incomplete.
+///
+/// # Errors
+/// Bytes that are not a POST over HTTP/1.1 with a `Content-Length`.
+pub fn request(bytes: &[u8]) -> Result<Option<(Request<'_>, usize)>> {
+    let Some(end) = head_end(bytes)? else {
+        return Ok(None);
+    };
+    let mut lines = bytes[..end].split(|byte| *byte == b'\n');
+    let path = lines
+        .next()
+        .and_then(|line| line.strip_prefix(b"POST "))
+        .and_then(|line| line.split(|byte| *byte == b' ').next())
+        .context("a request that is no POST")?;
+    let (mut webhook_id, mut body_length): (&[u8], _) = (b"", None);
+    for (name, value) in lines.filter_map(header) {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            body_length = number(value).and_then(|length| usize::try_from(length).ok());
+        } else if name.eq_ignore_ascii_case(b"webhook-id") {
+            webhook_id = value;
+        }
+    }
+    let length = end + 4 + body_length.context("a request without Content-Length")?;
+    let request = bytes.get(end + 4..length).map(|body| Request {
+        path,
+        webhook_id,
+        body,
+    });
+    Ok(request.map(|request| (request, length)))
+}
+
+/// Where the empty line begins that ends a head; `None`: not yet.
+fn head_end(bytes: &[u8]) -> Result<Option<usize>> {
+    let end = position(bytes, b"\r\n\r\n");
+    if end.is_none() && bytes.len() > 64 * 1024 {
+        bail!("the head of an HTTP message does not end");
+    }
+    Ok(end)
+}
+
+/// Name and value of a line of a head.
+fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    Some((&line[..colon], line[colon + 1..].trim_ascii()))
 }
 
 #[cfg(test)]
@@ -297,5 +349,21 @@ mod tests {
             }
         );
         assert!(head(b"SSH-2.0\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn a_request_is_read_once_it_is_complete() {
+        let bytes = b"POST /hook HTTP/1.1\r\nWebhook-Id: msg_1\r\ncontent-length: 2\r\n\r\n{}POST";
+        assert_eq!(request(&bytes[..30]).unwrap(), None);
+        let complete = bytes.len() - 4;
+        assert_eq!(request(&bytes[..complete - 1]).unwrap(), None);
+        let expected = Request {
+            path: b"/hook",
+            webhook_id: b"msg_1",
+            body: b"{}",
+        };
+        assert_eq!(request(bytes).unwrap(), Some((expected, complete)));
+        assert!(request(b"GET / HTTP/1.1\r\n\r\n").is_err());
+        assert!(request(b"POST / HTTP/1.1\r\n\r\n").is_err(), "without a length");
     }
 }

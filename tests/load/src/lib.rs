@@ -31,13 +31,14 @@ mod report;
 pub mod scenario;
 mod stalled;
 mod target;
+mod webhooks;
 mod wire;
 
 pub use histogram::Latency;
 pub use http::get;
 pub use process::machine;
 pub use report::{Memory, Report};
-pub use scenario::{Budget, CATALOGUE, Effort, Entry, Pace, Scenario};
+pub use scenario::{Budget, CATALOGUE, Database, Effort, Entry, Pace, Scenario};
 pub use target::{Node, Target};
 
 use anyhow::Result;
@@ -66,6 +67,7 @@ pub fn run(target: &Target, name: &str, scenario: &Scenario, effort: &Effort) ->
         Scenario::Churn(shape) => churn::churn(wire, target, shape),
         Scenario::Stalled(shape) => stalled::stall(wire, target, shape, effort),
         Scenario::Hostile(shape) => hostile::hostile(wire, target, shape, effort),
+        Scenario::Webhooks(shape) => webhooks::webhooks(wire, target, shape, effort),
     }?;
     wire.hang_up_all();
     name.clone_into(&mut report.scenario);

@@ -137,7 +137,7 @@ impl Scene for Joining {
                 Ok(())
             }
             News::Ended(end) => Err(left_early(end)),
-            News::Opened | News::Answer { .. } => Ok(()),
+            News::Opened | News::Answer { .. } | News::Request(_) => Ok(()),
         }
     }
 }

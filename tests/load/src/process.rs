@@ -60,6 +60,44 @@ impl Process {
     }
 }
 
+/// CPU time of a target's threads by what they are called, for a look at where it goes.
+#[derive(Debug, Default)]
+pub(crate) struct ThreadTimes(BTreeMap<String, u64>);
+
+impl ThreadTimes {
+    /// Empty when no process is known.
+    pub(crate) fn take(target: &Target) -> Self {
+        let mut times = BTreeMap::new();
+        for pid in target.nodes.iter().filter_map(|node| node.pid) {
+            for (thread, nanoseconds) in threads(pid).unwrap_or_default() {
+                let name = fs::read_to_string(format!("/proc/{pid}/task/{thread}/comm")).unwrap_or_default();
+                let name = name
+                    .trim()
+                    .trim_end_matches(|it: char| it.is_ascii_digit() || it == '-');
+                *times.entry(name.to_owned()).or_default() += nanoseconds;
+            }
+        }
+        Self(times)
+    }
+
+    /// What each of them used until now for each of so many units, the busiest first.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "figures for people, far below 2^53 nanoseconds"
+    )]
+    pub(crate) fn since(&self, target: &Target, units: u64, unit: &str) -> Option<String> {
+        let used = |(name, after): (String, u64)| {
+            let used = after.saturating_sub(self.0.get(&name).copied().unwrap_or(0));
+            (used as f64 / 1_000.0 / units.max(1) as f64, name)
+        };
+        let mut used: Vec<(f64, String)> = Self::take(target).0.into_iter().map(used).collect();
+        used.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+        let shown = used.iter().filter(|(used, _)| *used >= 0.05);
+        let shown: Vec<String> = shown.map(|(used, name)| format!("{name} {used:.1} µs")).collect();
+        (!shown.is_empty()).then(|| format!("threads, for each {unit}: {}", shown.join(", ")))
+    }
+}
+
 /// `schedstat` starts with the nanoseconds on a CPU; a kernel without it has only ticks.
 fn threads(pid: u32) -> Option<BTreeMap<u32, u64>> {
     let mut times = BTreeMap::new();

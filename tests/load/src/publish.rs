@@ -68,7 +68,7 @@ impl Requests<'_> {
 impl Scene for Requests<'_> {
     fn on(&mut self, wire: &mut Wire, id: Id, news: News<'_>) -> Result<()> {
         match self.publishers.on(wire, id, &news)? {
-            Outcome::Accepted(elapsed) => {
+            Outcome::Accepted { elapsed, .. } => {
                 self.answered += 1;
                 self.latency.record(elapsed);
                 self.last_answer = wire.now();

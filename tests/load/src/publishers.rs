@@ -36,8 +36,11 @@ pub(crate) struct Publishers<'a> {
 pub(crate) enum Outcome {
     /// Not about a publishing connection.
     NotOurs,
-    /// A publish was answered with 200, this many nanoseconds after it was sent.
-    Accepted(u64),
+    /// The publish of a lane was answered with 200, so many nanoseconds after it was sent.
+    Accepted {
+        lane: usize,
+        elapsed: u64,
+    },
     /// The lane is ready for its first publish, or for its next after a reopening.
     Ready,
     Nothing,
@@ -72,6 +75,23 @@ impl<'a> Publishers<'a> {
         let id = wire.connect(self.target.nodes[node].addr, Dialect::Http, None)?;
         self.places.set(id, lane);
         Ok(id)
+    }
+
+    /// Drops all connections until [`Publishers::wake`]: no news of them disturbs others meanwhile.
+    pub(crate) fn rest(&mut self, wire: &mut Wire) {
+        for lane in &self.lanes {
+            wire.hang_up(lane.id);
+            self.places.clear(lane.id);
+        }
+        self.idle.clear();
+    }
+
+    /// Opens them again.
+    pub(crate) fn wake(&mut self, wire: &mut Wire) -> Result<()> {
+        for lane in 0..self.lanes.len() {
+            self.lanes[lane].id = self.connect(wire, self.lanes[lane].node, lane)?;
+        }
+        Ok(())
     }
 
     /// A connection without a publish under way.
@@ -142,7 +162,10 @@ impl<'a> Publishers<'a> {
                 } else {
                     self.idle.push_back(lane);
                 }
-                Ok(Outcome::Accepted(wire.now().saturating_sub(sent_at)))
+                Ok(Outcome::Accepted {
+                    lane,
+                    elapsed: wire.now().saturating_sub(sent_at),
+                })
             }
             News::Answer { status, body, .. } => {
                 bail!(
@@ -161,7 +184,7 @@ impl<'a> Publishers<'a> {
                 self.reopen(wire, id, lane)?;
                 Ok(Outcome::Nothing)
             }
-            News::Message(_) => Ok(Outcome::Nothing),
+            News::Message(_) | News::Request(_) => Ok(Outcome::Nothing),
         }
     }
 

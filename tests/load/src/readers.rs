@@ -147,6 +147,7 @@ pub fn serve() -> Result<()> {
         app_id: String::new(),
         app_key: order.app_key,
         app_secret: String::new(),
+        receiver: None,
     };
     target.check()?;
     let mut seats = seats(&target, order.connections, |_| order.channel.clone());

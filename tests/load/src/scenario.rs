@@ -31,6 +31,9 @@ pub enum Scenario {
     Stalled(Stalled),
     /// Broken frames and broken messages while a client of good faith is measured. Unit: input (a frame or message).
     Hostile(Hostile),
+    /// Messages of which endpoints are told; the server's configuration has to name them ([`Webhooks::config`]). Unit:
+    /// event, but for a fan-out, where it is the delivery to a subscriber.
+    Webhooks(Webhooks),
 }
 
 /// [`Scenario::Fanout`].
@@ -121,6 +124,52 @@ pub struct Hostile {
     pub seed: u64,
 }
 
+/// [`Scenario::Webhooks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Webhooks {
+    /// Most events in a request to an endpoint; they wait for each other as long as the server's default says.
+    pub batch_size: u32,
+    /// What is published.
+    pub load: WebhookLoad,
+}
+
+/// What is published, and what is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookLoad {
+    /// One endpoint is told of everything. At full speed, 20,000 events are on their way to it.
+    Steady(Pace),
+    /// One endpoint answers nothing until all is published.
+    Backlog(Backlog),
+    /// One endpoint, alone and then beside those of another app that never answer.
+    Fair(Fair),
+    /// A fan-out, of an app without an endpoint and of one whose endpoint is told of everything, by turns.
+    Fanout(Fanout),
+}
+
+/// [`WebhookLoad::Backlog`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many queue up.
+    pub events: u32,
+    /// How fast; more than the server can store would fall out of its outbox.
+    pub per_second: u32,
+}
+
+/// [`WebhookLoad::Fair`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fair {
+    /// Events for the one that answers.
+    pub per_second: u32,
+    /// Endpoints that never answer.
+    pub holes: u32,
+    /// Events for each of them.
+    pub others_per_second: u32,
+    /// Without the others.
+    pub alone: Duration,
+    /// With them, from their first event on.
+    pub beside: Duration,
+}
+
 /// How much of a scenario is done. Full speed ends at whichever comes first.
 #[derive(Clone, Copy, Debug)]
 pub struct Effort {
@@ -194,6 +243,15 @@ pub struct Budget {
     pub nats: Option<f64>,
 }
 
+/// Where a server keeps what has to outlive it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// A file of its own.
+    Sqlite,
+    /// A PostgreSQL on the same machine.
+    Postgres,
+}
+
 /// A scenario with its name.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -201,6 +259,7 @@ pub struct Entry {
     pub name: &'static str,
     /// Server processes that it needs.
     pub nodes: usize,
+    pub database: Database,
     /// What is done.
     pub scenario: Scenario,
     /// Part of a run that names no scenario.
@@ -237,11 +296,41 @@ const fn entry(name: &'static str, scenario: Scenario, budgets: &'static [Budget
     Entry {
         name,
         nodes: 1,
+        database: Database::Sqlite,
         scenario,
         by_default: true,
         budgets,
     }
 }
+
+const fn webhooks(name: &'static str, database: Database, batch_size: u32, load: WebhookLoad) -> Entry {
+    Entry {
+        name,
+        nodes: 1,
+        database,
+        scenario: Scenario::Webhooks(Webhooks { batch_size, load }),
+        by_default: false,
+        budgets: &[],
+    }
+}
+
+/// As many events as the server puts into a request by default.
+const BATCHED: u32 = 100;
+const SINGLE: u32 = 1;
+
+const FULL_SPEED: WebhookLoad = WebhookLoad::Steady(Pace::FullSpeed);
+const THOUSAND: WebhookLoad = WebhookLoad::Steady(Pace::PerSecond(1_000));
+const BACKLOG: WebhookLoad = WebhookLoad::Backlog(Backlog {
+    events: 1_000_000,
+    per_second: 20_000,
+});
+const FAIR: WebhookLoad = WebhookLoad::Fair(Fair {
+    per_second: 100,
+    holes: 200,
+    others_per_second: 1,
+    alone: Duration::from_secs(20),
+    beside: Duration::from_secs(40),
+});
 
 /// Every scenario there is.
 pub const CATALOGUE: &[Entry] = &[
@@ -353,6 +442,7 @@ pub const CATALOGUE: &[Entry] = &[
     Entry {
         name: "churn",
         nodes: 1,
+        database: Database::Sqlite,
         scenario: Scenario::Churn(Churn {
             idle: 10_000,
             per_second: 200,
@@ -364,6 +454,7 @@ pub const CATALOGUE: &[Entry] = &[
     Entry {
         name: "hostile",
         nodes: 1,
+        database: Database::Sqlite,
         scenario: Scenario::Hostile(Hostile {
             frames: 100_000,
             messages: 100_000,
@@ -376,6 +467,7 @@ pub const CATALOGUE: &[Entry] = &[
     Entry {
         name: "twonode-full",
         nodes: 2,
+        database: Database::Sqlite,
         scenario: fanout(1, 1_000, Pace::FullSpeed),
         by_default: false,
         budgets: &[cpu(0.6, [Some(16.0), Some(14.0), Some(5.3), Some(6.8)])],
@@ -383,10 +475,41 @@ pub const CATALOGUE: &[Entry] = &[
     Entry {
         name: "twonode-calm",
         nodes: 2,
+        database: Database::Sqlite,
         scenario: fanout(1, 1_000, Pace::PerSecond(20)),
         by_default: false,
         budgets: &[cpu(2.0, [Some(21.0), Some(16.5), Some(19.1), Some(21.8)])],
     },
+    webhooks("webhooks-full-sqlite", Database::Sqlite, BATCHED, FULL_SPEED),
+    webhooks("webhooks-full-postgres", Database::Postgres, BATCHED, FULL_SPEED),
+    webhooks("webhooks-single-sqlite", Database::Sqlite, SINGLE, FULL_SPEED),
+    webhooks("webhooks-single-postgres", Database::Postgres, SINGLE, FULL_SPEED),
+    webhooks("webhooks-lag-sqlite", Database::Sqlite, BATCHED, THOUSAND),
+    webhooks("webhooks-lag-postgres", Database::Postgres, BATCHED, THOUSAND),
+    webhooks("webhooks-lag-single", Database::Sqlite, SINGLE, THOUSAND),
+    webhooks("webhooks-backlog", Database::Sqlite, BATCHED, BACKLOG),
+    webhooks("webhooks-fair", Database::Sqlite, BATCHED, FAIR),
+    webhooks("webhooks-fair-single", Database::Sqlite, SINGLE, FAIR),
+    webhooks(
+        "webhooks-fanout-full",
+        Database::Sqlite,
+        BATCHED,
+        WebhookLoad::Fanout(Fanout {
+            channels: 1,
+            subscribers: 1_000,
+            pace: Pace::FullSpeed,
+        }),
+    ),
+    webhooks(
+        "webhooks-fanout-many",
+        Database::Sqlite,
+        BATCHED,
+        WebhookLoad::Fanout(Fanout {
+            channels: 1_000,
+            subscribers: 5,
+            pace: Pace::PerSecond(1_000),
+        }),
+    ),
 ];
 
 impl Entry {
@@ -414,6 +537,14 @@ impl Entry {
                 shape.frames = 2_000;
                 shape.messages = 2_000;
             }
+            Scenario::Webhooks(shape) => match &mut shape.load {
+                WebhookLoad::Backlog(shape) => shape.events /= 20,
+                WebhookLoad::Fair(shape) => {
+                    shape.alone /= 4;
+                    shape.beside /= 2;
+                }
+                WebhookLoad::Steady(_) | WebhookLoad::Fanout(_) => {}
+            },
             Scenario::Fanout(_)
             | Scenario::ClientEvents(_)
             | Scenario::Presence(_)
@@ -456,6 +587,13 @@ mod tests {
                 Scenario::Churn(shape) => shape.idle + 2 * shape.per_second,
                 Scenario::Stalled(shape) => shape.healthy + shape.stalled,
                 Scenario::Hostile(_) => 20,
+                Scenario::Webhooks(shape) => match shape.load {
+                    // Of both apps.
+                    WebhookLoad::Fanout(shape) => 2 * shape.channels * shape.subscribers,
+                    // As many as a node has under way.
+                    WebhookLoad::Fair(shape) => shape.holes + 256,
+                    WebhookLoad::Steady(_) | WebhookLoad::Backlog(_) => 50,
+                },
             };
             assert!(connections <= 19_000, "{}", entry.name);
         }

@@ -25,6 +25,8 @@ pub(crate) type Id = usize;
 const READ_BYTES: usize = 256 * 1024;
 /// Few enough that an answer waits for at most this many reads before the next publish goes out.
 const EVENTS_PER_TURN: usize = 256;
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 const TIMER_TOKEN: u64 = u64::MAX;
 const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
@@ -36,6 +38,10 @@ pub(crate) enum Dialect {
         request: Vec<u8>,
     },
     Http,
+    /// A socket that others connect to.
+    Listener,
+    /// One that came to a listener of ours, and asks.
+    Served,
 }
 
 impl Dialect {
@@ -86,6 +92,8 @@ pub(crate) enum News<'a> {
         body: &'a [u8],
         closes: bool,
     },
+    /// Somebody asks us over HTTP, and waits for what is sent to this connection. That such a connection ends is no news.
+    Request(http::Request<'a>),
     /// Gone; the id is free for reuse.
     Ended(End),
 }
@@ -199,15 +207,54 @@ impl Wire {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error).with_context(|| format!("cannot connect to {addr}")),
         }
+        self.keep(socket, dialect, Phase::Connecting, EventFlags::OUT)
+    }
+
+    /// Lets others connect to `addr`, whose requests are told as [`News::Request`].
+    ///
+    /// # Errors
+    /// Somebody else listens there, or the machine refuses a socket.
+    pub(crate) fn listen_at(&mut self, addr: SocketAddr) -> Result<()> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let family = if addr.is_ipv4() {
+            AddressFamily::INET
+        } else {
+            AddressFamily::INET6
+        };
+        let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &addr).with_context(|| format!("cannot listen on {addr}"))?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        self.keep(socket, Dialect::Listener, Phase::Open, EventFlags::IN)?;
+        Ok(())
+    }
+
+    fn accept(&mut self, id: Id) -> Result<()> {
+        while let Some(listener) = &self.slots[id].connection {
+            let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+            match rustix::net::accept_with(&listener.socket, flags) {
+                Ok(socket) => {
+                    sockopt::set_tcp_nodelay(&socket, true)?;
+                    self.keep(socket, Dialect::Served, Phase::Open, EventFlags::IN)?;
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(error) => return Err(error).context("cannot accept a connection"),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, socket: OwnedFd, dialect: Dialect, phase: Phase, flags: EventFlags) -> Result<Id> {
         let id = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() - 1
         });
-        epoll::add(&self.epoll, &socket, self.token(id), EventFlags::OUT)?;
+        epoll::add(&self.epoll, &socket, self.token(id), flags)?;
         self.slots[id].connection = Some(Connection {
             socket,
             dialect,
-            phase: Phase::Connecting,
+            phase,
             carry: Vec::new(),
             unsent: Vec::new(),
         });
@@ -366,7 +413,7 @@ impl Wire {
             }
             let request = match &connection.dialect {
                 Dialect::WebSocket { request } => request.clone(),
-                Dialect::Http => Vec::new(),
+                Dialect::Http | Dialect::Listener | Dialect::Served => Vec::new(),
             };
             connection.phase = if request.is_empty() {
                 Phase::Open
@@ -379,6 +426,9 @@ impl Wire {
             } else {
                 self.send(id, &request)
             };
+        }
+        if matches!(connection.dialect, Dialect::Listener) {
+            return self.accept(id);
         }
         if flags.contains(EventFlags::OUT) && !connection.unsent.is_empty() {
             let bytes = std::mem::take(&mut connection.unsent);
@@ -445,6 +495,7 @@ impl Wire {
             let step = match (connection.phase, &connection.dialect) {
                 (Phase::Upgrading, _) => self.on_upgrade(rest, scene, id)?,
                 (_, Dialect::Http) => self.on_answer(rest, scene, id)?,
+                (_, Dialect::Listener | Dialect::Served) => self.on_request(rest, scene, id)?,
                 (_, Dialect::WebSocket { .. }) => self.on_frame(rest, scene, id)?,
             };
             if step == 0 {
@@ -496,6 +547,14 @@ impl Wire {
         Ok(length)
     }
 
+    fn on_request(&mut self, bytes: &[u8], scene: &mut impl Scene, id: Id) -> Result<usize> {
+        let Some((request, length)) = http::request(bytes)? else {
+            return Ok(0);
+        };
+        scene.on(self, id, News::Request(request))?;
+        Ok(length)
+    }
+
     fn on_frame(&mut self, bytes: &[u8], scene: &mut impl Scene, id: Id) -> Result<usize> {
         let Some(frame) = frame::first_frame(bytes)? else {
             return Ok(0);
@@ -519,7 +578,12 @@ impl Wire {
     }
 
     fn ended(&mut self, scene: &mut impl Scene, id: Id, end: End) -> Result<()> {
+        let connection = self.slots[id].connection.as_ref();
+        let is_served = connection.is_some_and(|it| matches!(it.dialect, Dialect::Served));
         self.hang_up(id);
+        if is_served {
+            return Ok(());
+        }
         scene.on(self, id, News::Ended(end))
     }
 }

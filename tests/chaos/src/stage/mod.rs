@@ -249,6 +249,7 @@ impl Stage {
             app_id: id.to_owned(),
             app_key: key.to_owned(),
             app_secret: secret.to_owned(),
+            receiver: None,
         }
     }
 

@@ -69,6 +69,7 @@ pub(crate) fn start(vice: Vice) -> Target {
         app_id: "1".into(),
         app_key: "key".into(),
         app_secret: "secret".into(),
+        receiver: None,
     }
 }
 
