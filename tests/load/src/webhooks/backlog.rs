@@ -21,7 +21,7 @@ const SETTLE_NS: u64 = 3_000_000_000;
 const GROWTH_PERCENT: u64 = 25;
 
 pub(super) fn backlog(wire: &mut Wire, target: &Target, shape: Backlog) -> Result<Report> {
-    let stream = Stream::open(wire, target, AT_ONCE, PAYLOAD_BYTES, true)?;
+    let stream = Stream::open(wire, target, AT_ONCE, PAYLOAD_BYTES)?;
     let mut traffic = Traffic::new(vec![stream]);
     traffic.receiver().hold();
     let start_kib = resident_kib(target)?;

@@ -21,8 +21,10 @@ impl Webhooks {
             WebhookLoad::Fair(shape) => {
                 text += &own;
                 text += &other_app();
-                for hole in holes(receiver, shape) {
+                for (number, hole) in (0..).zip(holes(receiver, shape)) {
                     text += &endpoint(hole, "/hole", self.batch_size);
+                    writeln!(text, "channel_prefix = \"{}\"", prefix_of_hole(number))
+                        .expect("writing to a String succeeds");
                 }
             }
             // The target's app has none, so that it is the one to compare with.
@@ -63,6 +65,11 @@ pub(super) fn other(target: &Target) -> Target {
         app_secret: secret.into(),
         ..target.clone()
     }
+}
+
+/// How the names of the channels begin that an endpoint is told of, so that each has events of its own.
+pub(super) fn prefix_of_hole(number: u32) -> String {
+    format!("hole-{number:03}-")
 }
 
 /// Addresses at which nobody is ever answered: hosts of their own, as those of different customers are.

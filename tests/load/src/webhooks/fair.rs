@@ -17,8 +17,8 @@ const ALLOWED: u64 = 2;
 
 pub(super) fn fair(wire: &mut Wire, target: &Target, shape: Fair) -> Result<Report> {
     let others = other(target);
-    let healthy = Stream::open(wire, target, 1, PAYLOAD_BYTES, true)?;
-    let others = Stream::open(wire, &others, 1, PAYLOAD_BYTES, false)?;
+    let healthy = Stream::open(wire, target, 1, PAYLOAD_BYTES)?;
+    let others = Stream::for_holes(wire, &others, shape.holes, PAYLOAD_BYTES)?;
     let mut traffic = Traffic::new(vec![healthy, others]);
 
     traffic.streams[0].start(wire, Pace::PerSecond(shape.per_second));
@@ -30,7 +30,7 @@ pub(super) fn fair(wire: &mut Wire, target: &Target, shape: Fair) -> Result<Repo
 
     let before = traffic.receiver().received();
     let meter = Meter::start(wire, target)?;
-    traffic.streams[1].start(wire, Pace::PerSecond(shape.others_per_second));
+    traffic.streams[1].start(wire, Pace::PerSecond(shape.holes * shape.others_per_second));
     traffic.run(wire, nanoseconds(shape.beside))?;
     let received = traffic.receiver().received() - before;
     let mut report = meter.finish(wire, target, received, "event")?;
@@ -50,7 +50,7 @@ pub(super) fn fair(wire: &mut Wire, target: &Target, shape: Fair) -> Result<Repo
     ));
     report.remarks.push(format!(
         "those others had {} events each, and left {unanswered} requests without an answer",
-        traffic.streams[1].published()
+        traffic.streams[1].published() / u64::from(shape.holes.max(1))
     ));
     if unanswered == 0 {
         report.faults.push("nobody asked the others".into());

@@ -18,7 +18,7 @@ pub(super) fn steady(wire: &mut Wire, target: &Target, pace: Pace, effort: &Effo
         Pace::FullSpeed => AT_ONCE,
         Pace::PerSecond(_) => 1,
     };
-    let stream = Stream::open(wire, target, at_once, PAYLOAD_BYTES, true)?;
+    let stream = Stream::open(wire, target, at_once, PAYLOAD_BYTES)?;
     let mut traffic = Traffic::new(vec![stream]);
     traffic.streams[0].start(wire, pace);
     // Until the first deliveries have found their way, connections included.

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 
+use super::config::prefix_of_hole;
 use super::receiver::Receiver;
 use crate::http::Event;
 use crate::payload::Stamp;
@@ -16,6 +17,7 @@ const WINDOW: usize = 20_000;
 const LANES: usize = 8;
 /// Names that the messages go round.
 const CHANNELS_OF_A_LANE: usize = 125;
+const CHANNELS: usize = LANES * CHANNELS_OF_A_LANE;
 /// What has not come so long after the last request is lost.
 pub(super) const PATIENCE_NS: u64 = 20_000_000_000;
 
@@ -50,31 +52,47 @@ enum Sending {
 }
 
 impl<'a> Stream<'a> {
-    /// `is_received`: our receiver is to get these events; else nobody waits for them.
+    /// All of it goes to our receiver.
     pub(super) fn open(
         wire: &mut Wire,
         target: &'a Target,
         events_per_request: usize,
         payload_bytes: usize,
-        is_received: bool,
     ) -> Result<Self> {
-        let channels = LANES * CHANNELS_OF_A_LANE;
-        let receiver = if is_received {
-            Receiver::new(channels)
-        } else {
-            Receiver::of_nobody(channels)
-        };
-        Ok(Self {
-            publishers: Publishers::open(wire, target, LANES)?,
-            receiver,
-            channels: (0..channels).map(|number| format!("hook-{number:04}")).collect(),
+        let names = (0..CHANNELS).map(|number| format!("hook-{number:04}"));
+        let publishers = Publishers::open(wire, target, LANES)?;
+        let mut stream = Self::of_nobody(publishers, names.collect(), payload_bytes);
+        stream.receiver = Receiver::new(CHANNELS);
+        stream.events_per_request = events_per_request;
+        Ok(stream)
+    }
+
+    /// A message for each of so many endpoints that never answer, in turn; nobody waits for it.
+    pub(super) fn for_holes(
+        wire: &mut Wire,
+        target: &'a Target,
+        holes: u32,
+        payload_bytes: usize,
+    ) -> Result<Self> {
+        let names = (0..CHANNELS)
+            .zip((0..holes).cycle())
+            .map(|(number, hole)| format!("{}{number:04}", prefix_of_hole(hole)));
+        let publishers = Publishers::open(wire, target, LANES)?;
+        Ok(Self::of_nobody(publishers, names.collect(), payload_bytes))
+    }
+
+    fn of_nobody(publishers: Publishers<'a>, channels: Vec<String>, payload_bytes: usize) -> Self {
+        Self {
+            publishers,
+            receiver: Receiver::of_nobody(CHANNELS),
+            channels,
             lanes: (0..LANES).map(|_| Lane::default()).collect(),
-            events_per_request,
+            events_per_request: 1,
             payload_bytes,
             sending: Sending::Nothing,
             due: 0,
             published: 0,
-        })
+        }
     }
 
     /// From now on, until [`Stream::stop`]. The rate counts messages.
