@@ -40,7 +40,7 @@ pub(crate) struct Place<'a> {
     pub(crate) metrics_port: u16,
     /// Where it finds Redis; without it, it is alone.
     pub(crate) redis: Option<SocketAddr>,
-    /// Whether it delivers webhooks, if there are any.
+    /// Whether it may deliver webhooks, if there are any.
     pub(crate) delivers: bool,
 }
 
@@ -84,8 +84,10 @@ impl Node {
                 .env("DUNLIN_HOST", "127.0.0.1")
                 .env("DUNLIN_PORT", self.address.port().to_string())
                 .env("DUNLIN_METRICS_PORT", self.metrics.port().to_string())
-                .env("DUNLIN_DATA_DIR", self.dir.join("data"))
-                .env("DUNLIN_WEBHOOKS__DELIVER", self.delivers.to_string());
+                .env("DUNLIN_DATA_DIR", self.dir.join("data"));
+            if !self.delivers {
+                command.env("DUNLIN_WEBHOOKS__DELIVER", "false");
+            }
             if let Some(redis) = self.redis {
                 command.env("DUNLIN_REDIS_URL", format!("redis://{redis}"));
             }
