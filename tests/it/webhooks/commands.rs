@@ -43,24 +43,32 @@ pub(super) async fn said(world: &World, arguments: &[&str]) -> String {
     out
 }
 
+/// The deliveries of the app's endpoint that are in this state.
+pub(super) async fn deliveries(world: &World, state: &str) -> Vec<Value> {
+    let arguments = [
+        "list",
+        "--app",
+        "1",
+        "--endpoint",
+        "hook",
+        "--state",
+        state,
+        "--json",
+    ];
+    let (code, out, _) = webhooks(world, &arguments).await;
+    assert_eq!(code, Some(0));
+    let lines = out.lines().map(serde_json::from_str);
+    lines.collect::<Result<_, _>>().expect("lines of JSON")
+}
+
 /// The only delivery in this state, as soon as there is one.
 async fn the_one(world: &World, state: &str) -> Value {
-    let line = eventually(state, || async {
-        let arguments = [
-            "list",
-            "--app",
-            "1",
-            "--endpoint",
-            "hook",
-            "--state",
-            state,
-            "--json",
-        ];
-        let (code, out, _) = webhooks(world, &arguments).await;
-        assert_eq!(code, Some(0));
-        (!out.is_empty()).then_some(out)
+    let found = eventually(state, || async {
+        let found = deliveries(world, state).await;
+        (!found.is_empty()).then_some(found)
     });
-    serde_json::from_str(&line.await).expect("one line of JSON")
+    let [one] = <[Value; 1]>::try_from(found.await).expect("one delivery");
+    one
 }
 
 #[tokio::test]

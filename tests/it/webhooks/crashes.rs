@@ -1,7 +1,7 @@
 //! A worker that is killed loses nothing, and makes nothing twice what was once.
 
-use super::QUICK;
 use super::receiver::Receiver;
+use super::{QUICK, messages};
 use crate::world::{App, DEADLINE, World};
 use rustix::process::Signal;
 use std::cell::Cell;
@@ -18,9 +18,9 @@ const AHEAD: usize = 40;
 #[tokio::test]
 async fn a_worker_that_is_killed_again_and_again_delivers_everything_under_one_id_and_in_order() {
     let mut receiver = Receiver::start();
-    let lines = format!(
-        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 20\nbatch_size = {BATCH}\n",
-        receiver.url("/")
+    let lines = messages(
+        &receiver.url("/"),
+        &format!("batch_ms = 20\nbatch_size = {BATCH}"),
     );
     let app = App::new(1).webhook(&lines);
     let world = World::builder()
@@ -96,10 +96,7 @@ async fn a_worker_that_is_killed_again_and_again_delivers_everything_under_one_i
 #[tokio::test]
 async fn what_a_node_read_is_read_by_another_at_once_when_the_node_stops() {
     let mut receiver = Receiver::start();
-    let lines = format!(
-        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 0\n",
-        receiver.url("/")
-    );
+    let lines = messages(&receiver.url("/"), "batch_ms = 0");
     let app = App::new(1).webhook(&lines);
     let world = World::builder()
         .config(QUICK)

@@ -1,7 +1,7 @@
 //! Endpoints that fail, stall, come back or are beyond help.
 
 use super::receiver::{Receiver, Reply};
-use super::{QUICK, endpoint, occupied, scene, world};
+use super::{QUICK, endpoint, messages, occupied, scene, world};
 use crate::client::Client;
 use crate::world::{App, World};
 use std::collections::{BTreeMap, HashSet};
@@ -76,10 +76,7 @@ async fn every_event_reaches_an_endpoint_that_fails_now_and_then_and_each_channe
             200
         })
     });
-    let lines = format!(
-        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 20\nbatch_size = 7\n",
-        receiver.url("/")
-    );
+    let lines = messages(&receiver.url("/"), "batch_ms = 20\nbatch_size = 7");
     let app = App::new(1).webhook(&lines);
     let world = world(&app);
     for number in 0..EVENTS {

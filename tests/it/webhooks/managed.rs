@@ -1,6 +1,6 @@
 //! Endpoints in the database: `dunlin webhooks add`, `set`, `remove`, `disable`, `enable` and `test`, while servers run.
 
-use super::commands::{heard, listening, said, webhooks};
+use super::commands::{deliveries, heard, listening, said, webhooks};
 use super::receiver::{Receiver, Reply, Request};
 use super::{QUICK, occupied};
 use crate::client::Client;
@@ -51,23 +51,6 @@ async fn quiet(receiver: &mut Receiver) {
         }
     }
     panic!("it is still sent something");
-}
-
-async fn deliveries(world: &World, state: &str) -> Vec<Value> {
-    let arguments = [
-        "list",
-        "--app",
-        "1",
-        "--endpoint",
-        "hook",
-        "--state",
-        state,
-        "--json",
-    ];
-    let (code, out, _) = webhooks(world, &arguments).await;
-    assert_eq!(code, Some(0));
-    let lines = out.lines().map(serde_json::from_str);
-    lines.collect::<Result<_, _>>().expect("lines of JSON")
 }
 
 /// The line of the endpoint in the list of endpoints, without its URL.

@@ -22,6 +22,11 @@ fn endpoint(url: &str) -> String {
     format!("url = \"{url}\"\nformat = \"pusher\"\nbatch_ms = 0\n")
 }
 
+/// An endpoint that is told of every message.
+fn messages(url: &str, batching: &str) -> String {
+    format!("format = \"yalgaar\"\nmessage_url = \"{url}\"\n{batching}\n")
+}
+
 fn world(app: &App) -> World {
     World::builder().config(QUICK).app(app).start()
 }

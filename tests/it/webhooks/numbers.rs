@@ -1,7 +1,7 @@
 //! What operators can count: metrics, usage, and what the log says.
 
 use super::receiver::{Receiver, Reply};
-use super::{QUICK, endpoint, scene};
+use super::{QUICK, endpoint, messages, scene};
 use crate::client::Client;
 use crate::node::Node;
 use crate::request::Http;
@@ -169,10 +169,7 @@ async fn what_is_no_delivery_yet_is_seen_by_its_age() {
 #[tokio::test]
 async fn events_that_find_no_room_in_the_outbox_are_counted_and_said_to_be_lost() {
     let mut receiver = Receiver::start();
-    let lines = format!(
-        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 0\n",
-        receiver.url("/")
-    );
+    let lines = messages(&receiver.url("/"), "batch_ms = 0");
     let app = App::new(1).webhook(&lines);
     let world = World::builder()
         .config(&format!(

@@ -1,7 +1,7 @@
 //! The Yalgaar format, read as its reference says.
 
 use super::receiver::Receiver;
-use super::world;
+use super::{messages, world};
 use crate::client::Client;
 use crate::sign::{hmac_sha256_hex, unix_now};
 use crate::topology::{Topology, report_exception};
@@ -34,10 +34,7 @@ fn read(app: &App, request: &super::Request) -> (String, Vec<Value>) {
 #[tokio::test]
 async fn every_message_is_told_whoever_published_it() {
     let mut receiver = Receiver::start();
-    let lines = format!(
-        "format = \"yalgaar\"\nmessage_url = \"{}\"\nbatch_ms = 0\n",
-        receiver.url("/message")
-    );
+    let lines = messages(&receiver.url("/message"), "batch_ms = 0");
     let app = App::new(1).webhook(&lines);
     let world = world(&app);
     let mut client = Client::connect(&world, &app).await;
