@@ -98,6 +98,8 @@ async fn who_is_back_within_the_settle_window_was_never_away() {
     client.join("presence-a", "ann").await;
     receiver.events(2).await;
     for _ in 0..3 {
+        client.unsubscribe("presence-a").await;
+        client.join("presence-a", "ann").await;
         client.leave().await;
         client = Client::connect(&world, &app).await;
         client.join("presence-a", "ann").await;
