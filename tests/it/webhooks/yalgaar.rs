@@ -143,9 +143,12 @@ async fn who_cannot_be_told_of_presence_is_told_of_messages() {
     let app = App::new(1).webhook(&lines);
     let world = world(&app);
     let mut client = Client::connect(&world, &app).await;
-    for number in 0..5 {
-        client.subscribe(&format!("channel-{number}")).await;
-        world.publish(&app, &format!("other-{number}"), "e", "text").await;
+    let channels: Vec<String> = (0..5).map(|number| format!("channel-{number}")).collect();
+    for channel in &channels {
+        client.subscribe(channel).await;
+    }
+    for channel in &channels {
+        world.publish(&app, channel, "e", "text").await;
     }
     let (mut told, mut is_asked) = (0, false);
     while told < 5 || !is_asked {
