@@ -2,14 +2,16 @@
 
 use super::asking::{deliveries, listed, shown, the_one};
 use super::receiver::{Receiver, Reply};
-use super::{attempts, endpoint, messages};
+use super::{attempts, endpoint, messages, scene};
 use crate::certificate;
+use crate::client::Client;
 use crate::process::{Scratch, free_ports};
 use crate::world::{App, World, eventually_within};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// For every attempt of a test to time out.
@@ -220,6 +222,54 @@ async fn an_endpoint_with_tls_is_sent_to_if_the_system_trusts_it() {
 }
 
 #[tokio::test]
+async fn what_fails_at_first_is_sent_until_it_is_taken() {
+    let count = AtomicUsize::new(0);
+    let mut receiver = Receiver::with(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0..3 => Reply::status(503),
+        _ => Reply::status(204),
+    });
+    let (world, app) = scene(&receiver, "id = \"hook\"\n");
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let first = receiver.next().await;
+    for _ in 0..3 {
+        let again = receiver.next().await;
+        assert_eq!((again.id(), &again.body), (first.id(), &first.body));
+    }
+    let done = the_one(&world, "hook", "done").await;
+    assert_eq!((&done["id"], &done["attempts"]), (&first.id().into(), &4.into()));
+    assert!(receiver.so_far().is_empty());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_asks_for_time_is_given_it() {
+    let count = AtomicUsize::new(0);
+    let mut receiver = Receiver::with(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Reply::status(429).with("retry-after", "2"),
+        _ => Reply::status(200),
+    });
+    let (world, app) = scene(&receiver, "");
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    let first = receiver.next().await;
+    let second = receiver.next().await;
+    let pause = second.at - first.at;
+    assert!(pause >= Duration::from_millis(1900), "{pause:?}");
+    // It is the same delivery, said anew: who refuses what is old takes this one.
+    let [before, now] = [&first, &second].map(|request| {
+        request
+            .header("webhook-timestamp")
+            .and_then(|text| text.parse::<u64>().ok())
+    });
+    assert!(before < now, "{before:?} {now:?}");
+    assert_ne!(
+        first.header("webhook-signature"),
+        second.header("webhook-signature")
+    );
+    assert_eq!((first.id(), &first.body), (second.id(), &second.body));
+}
+
+#[tokio::test]
 async fn the_pauses_are_those_of_the_schedule_varied_by_a_fifth() {
     const ENDPOINTS: usize = 10;
     let receiver = Receiver::with(|_| Reply::status(500));
@@ -261,7 +311,7 @@ async fn an_endpoint_may_choose_to_be_tried_for_minutes_only() {
         .config(&attempts(&[0, HOUR_MS, HOUR_MS]))
         .app(&app)
         .start();
-    let mut client = crate::client::Client::connect(&world, &app).await;
+    let mut client = Client::connect(&world, &app).await;
     client.subscribe("pub").await;
     let mut short = 0;
     while short < 3 {

@@ -1,65 +1,14 @@
-//! Endpoints that fail, stall, come back or are beyond help.
+//! Endpoints that fail again and again: what it costs others, and what becomes of them.
 
 use super::asking::{deliveries, said};
 use super::receiver::{Receiver, Reply, Request};
-use super::{attempts, endpoint, events, messages, numbered, occupied, scene, world};
+use super::{attempts, endpoint, messages, numbered, occupied, quick, world};
 use crate::client::Client;
 use crate::world::{App, DEADLINE, World, eventually, eventually_within};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-#[tokio::test]
-async fn what_an_endpoint_refuses_is_sent_again_the_same() {
-    for status in [500, 404, 302, 429] {
-        let count = AtomicUsize::new(0);
-        let mut receiver = Receiver::with(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-            0..3 => Reply::status(status).with("location", "/elsewhere"),
-            _ => Reply::status(204),
-        });
-        let (world, app) = scene(&receiver, "");
-        let mut client = Client::connect(&world, &app).await;
-        client.subscribe("pub").await;
-        let first = receiver.next().await;
-        for _ in 0..3 {
-            let again = receiver.next().await;
-            assert_eq!(
-                (again.id(), &again.body, &*again.path),
-                (first.id(), &first.body, "/hook")
-            );
-        }
-        assert_eq!(events(&first), [occupied("pub")]);
-    }
-}
-
-#[tokio::test]
-async fn an_endpoint_that_asks_for_time_is_given_it() {
-    let count = AtomicUsize::new(0);
-    let mut receiver = Receiver::with(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-        0 => Reply::status(429).with("retry-after", "2"),
-        _ => Reply::status(200),
-    });
-    let (world, app) = scene(&receiver, "");
-    let mut client = Client::connect(&world, &app).await;
-    client.subscribe("pub").await;
-    let first = receiver.next().await;
-    let second = receiver.next().await;
-    let pause = second.at - first.at;
-    assert!(pause >= Duration::from_millis(1900), "{pause:?}");
-    // It is the same delivery, said anew: who refuses what is old takes this one.
-    let [before, now] = [&first, &second].map(|request| {
-        request
-            .header("webhook-timestamp")
-            .and_then(|text| text.parse::<u64>().ok())
-    });
-    assert!(before < now, "{before:?} {now:?}");
-    assert_ne!(
-        first.header("webhook-signature"),
-        second.header("webhook-signature")
-    );
-    assert_eq!((first.id(), &first.body), (second.id(), &second.body));
-}
 
 #[tokio::test]
 async fn an_endpoint_that_hangs_delays_nobody_else() {
@@ -190,4 +139,19 @@ async fn an_endpoint_that_has_taken_nothing_for_too_long_is_disabled_and_can_be_
     let mut told = hook.events(3).await;
     told.sort_by_key(ToString::to_string);
     assert_eq!(told, ["later", "later-still", "pub"].map(occupied));
+}
+
+#[tokio::test]
+async fn an_endpoint_is_never_disabled_for_failing_where_that_is_switched_off() {
+    let mut receiver = Receiver::with(|_| Reply::status(500));
+    let app = App::new(1).webhook(&endpoint(&receiver.url("/")));
+    let world = World::builder()
+        .config(&(quick() + "\ndisable_after_s = 0"))
+        .app(&app)
+        .start();
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    for _ in 0..4 {
+        receiver.next().await;
+    }
 }
