@@ -110,6 +110,7 @@ impl Database {
              PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 67108864",
             section.timeout.as_millis()
         );
+        begin_log(&options).await.map_err(OpenError::Connect)?;
         let pool = |size| {
             pool(section, size, setup.clone())
                 .idle_timeout(None)
@@ -208,6 +209,10 @@ pub enum Locking {
     Skip(&'static str),
 }
 
+/// SQLite's code for what somebody else has locked, and how long to leave it to them.
+const SQLITE_BUSY: &str = "5";
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
 /// SQLite is told at once that this transaction writes. One that begins to read could not wait for its turn to write.
 const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 
@@ -223,6 +228,29 @@ fn pool(section: &DatabaseSection, size: u32, setup: String) -> AnyPoolOptions {
                 Ok(())
             })
         })
+}
+
+/// Gives a new file its write-ahead log. That takes the file for itself and waits for nobody, so that of two processes that
+/// begin at the same moment one is refused, whatever its `busy_timeout`. A file that has one is left as it is.
+async fn begin_log(options: &AnyConnectOptions) -> Result<(), sqlx::Error> {
+    loop {
+        let mut connection = AnyConnection::connect_with(options).await?;
+        match connection
+            .execute(sqlx::raw_sql("PRAGMA journal_mode = WAL"))
+            .await
+        {
+            Ok(_) => return connection.close().await,
+            Err(error) if is_busy(&error) => tokio::time::sleep(BUSY_PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn is_busy(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+        .is_some_and(|code| code == SQLITE_BUSY)
 }
 
 /// SQLite would make the file by itself, but for everybody to read; its two companions take its permissions.
