@@ -1,7 +1,7 @@
 //! What counts as an answer, what as a failure, and when a failure is tried again.
 
 use super::asking::{deliveries, listed, shown, the_one};
-use super::receiver::{Receiver, Reply};
+use super::receiver::{Receiver, Reply, Request};
 use super::{attempts, endpoint, messages, scene};
 use crate::certificate;
 use crate::client::Client;
@@ -29,6 +29,22 @@ fn bytes(text: impl Into<Vec<u8>>) -> Reply {
     Reply::Bytes(text.into())
 }
 
+/// What would be a success if it came in time.
+fn latecomers() -> Vec<Case> {
+    let body = "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n";
+    vec![
+        ("/never", Reply::Never, None, LATE),
+        (
+            "/late",
+            Reply::status(200).after(Duration::from_secs(5)),
+            None,
+            LATE,
+        ),
+        ("/drip-head", Reply::Drip("HTTP/1.1 200 OK\r\na: "), None, LATE),
+        ("/drip-body", Reply::Drip(body), None, LATE),
+    ]
+}
+
 fn failures() -> Vec<Case> {
     let many_headers = ["HTTP/1.1 200 OK\r\n", &"a: b\r\n".repeat(1000), "\r\n"].concat();
     let redirect = |status| Reply::status(status).with("location", "/elsewhere");
@@ -39,20 +55,6 @@ fn failures() -> Vec<Case> {
         ("/404", Reply::status(404), Some(404), "ok"),
         ("/429", Reply::status(429), Some(429), "ok"),
         ("/500", Reply::status(500), Some(500), "ok"),
-        ("/never", Reply::Never, None, LATE),
-        (
-            "/late",
-            Reply::status(200).after(Duration::from_secs(5)),
-            None,
-            LATE,
-        ),
-        ("/drip-head", Reply::Drip("HTTP/1.1 200 OK\r\na: "), None, LATE),
-        (
-            "/drip-body",
-            Reply::Drip("HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n"),
-            None,
-            LATE,
-        ),
         ("/reset", Reply::Reset, None, BROKEN),
         ("/closed", bytes(""), None, BROKEN),
         (
@@ -74,77 +76,99 @@ fn app_of(receiver: &Receiver, paths: impl IntoIterator<Item = &'static str>) ->
     })
 }
 
-#[tokio::test]
-async fn what_is_no_success_is_tried_again_until_it_is_given_up_and_says_why() {
-    let mut receiver = Receiver::with(|request| {
-        let reply = failures().into_iter().find(|(path, ..)| *path == request.path);
-        reply.map_or(Reply::status(200), |(_, reply, ..)| reply)
-    });
-    let app = app_of(&receiver, failures().into_iter().map(|(path, ..)| path));
-    let [closed] = free_ports();
-    let app = ["http", "https"].into_iter().fold(app, |app, scheme| {
-        // A port where nobody listens, and TLS where nobody speaks it.
-        let port = if scheme == "http" {
-            closed.to_string()
-        } else {
-            receiver.port().to_string()
-        };
-        let lines = messages(&format!("{scheme}://127.0.0.1:{port}/"), "batch_ms = 0");
-        app.webhook(&format!("id = \"{scheme}\"\n{lines}"))
-    });
+/// Answers as the case of the path says.
+fn receiver(cases: fn() -> Vec<Case>) -> Receiver {
+    Receiver::with(move |request| {
+        let case = cases().into_iter().find(|(path, ..)| *path == request.path);
+        case.expect("there are no other paths").1
+    })
+}
+
+/// Every endpoint is told of a message, has two attempts, and each of them ends as its case says.
+async fn are_given_up(config: &str, app: &App, cases: Vec<Case>) {
     let world = World::builder()
-        .config(&(attempts(&[0, 100]) + "\ntimeout_ms = 400"))
-        .app(&app)
+        .config(&(attempts(&[0, 100]) + config))
+        .app(app)
         .start();
-    world.publish(&app, "pub", "event", "data").await;
-    let endpoints = app.webhooks.len();
+    world.publish(app, "pub", "event", "data").await;
     let dead = eventually_within(PATIENCE, || async {
         let dead = listed(&world, &["--state", "dead"]).await;
-        (dead.len() == endpoints).then_some(dead)
+        (dead.len() == cases.len()).then_some(dead)
     });
     let dead = dead.await.expect("all of them are given up");
-
-    let others = [
-        ("/http", bytes(""), None, "The connection was refused."),
-        (
-            "/https",
-            bytes(""),
-            None,
-            "The receiver and we could not agree on TLS.",
-        ),
-    ];
-    let requests = receiver.so_far();
-    for (path, _, status, note) in failures().into_iter().chain(others) {
+    for (path, _, status, note) in cases {
         let delivery = dead.iter().find(|one| one["endpoint"] == path[1..]);
         let delivery = shown(&world, delivery.expect(path)["id"].as_str().expect("a text")).await;
         let attempts = delivery["history"].as_array().expect("a list");
         assert_eq!((attempts.len(), &delivery["attempts"]), (2, &2.into()), "{path}");
         for attempt in attempts {
-            assert_eq!(attempt["status"].as_u64(), status.map(u64::from), "{path}");
-            assert!(
-                attempt["note"].as_str().is_some_and(|it| it.starts_with(note)),
-                "{attempt}"
-            );
-        }
-        let same: Vec<_> = requests.iter().filter(|request| request.path == path).collect();
-        assert!(
-            ["/http", "/https"].contains(&path) || same.len() == 2,
-            "{path}: {same:?}"
-        );
-        for request in same {
             assert_eq!(
-                (request.id(), request.text()),
-                (
-                    delivery["id"].as_str().expect("a text"),
-                    delivery["body"].as_str().expect("a text")
-                )
+                attempt["status"].as_u64(),
+                status.map(u64::from),
+                "{path}: {attempt}"
             );
+            let found = attempt["note"].as_str().expect("a text");
+            assert!(found.starts_with(note), "{path}: {attempt}");
         }
     }
-    assert!(
-        requests.iter().all(|request| request.path != "/elsewhere"),
-        "no redirect is followed"
-    );
+}
+
+/// Of each path two requests with one id and one body, and no others: no redirect was followed.
+fn are_the_same(requests: &[Request], cases: &[Case]) {
+    for (path, ..) in cases {
+        let mut same = requests.iter().filter(|request| request.path == *path);
+        let (Some(first), Some(second), None) = (same.next(), same.next(), same.next()) else {
+            panic!("{path}: {requests:?}")
+        };
+        assert_eq!((first.id(), &first.body), (second.id(), &second.body), "{path}");
+    }
+    assert_eq!(requests.len(), 2 * cases.len());
+}
+
+#[tokio::test]
+async fn what_is_no_success_is_tried_again_until_it_is_given_up_and_says_why() {
+    let mut receiver = receiver(failures);
+    let app = app_of(&receiver, failures().into_iter().map(|(path, ..)| path));
+    are_given_up("", &app, failures()).await;
+    are_the_same(&receiver.so_far(), &failures());
+}
+
+#[tokio::test]
+async fn what_comes_too_late_is_a_failure_whatever_it_is() {
+    let mut receiver = receiver(latecomers);
+    let app = app_of(&receiver, latecomers().into_iter().map(|(path, ..)| path));
+    are_given_up("\ntimeout_ms = 400", &app, latecomers()).await;
+    are_the_same(&receiver.so_far(), &latecomers());
+}
+
+#[tokio::test]
+async fn where_nobody_is_or_nobody_speaks_tls_is_a_failure() {
+    let plain = Receiver::start();
+    let [closed] = free_ports();
+    let cases: Vec<Case> = vec![
+        ("/closed", bytes(""), None, "The connection was refused."),
+        (
+            "/plain",
+            bytes(""),
+            None,
+            "The receiver and we could not agree on TLS.",
+        ),
+    ];
+    let urls = [
+        format!("http://127.0.0.1:{closed}/"),
+        format!("https://127.0.0.1:{}/", plain.port()),
+    ];
+    let app = cases
+        .iter()
+        .zip(urls)
+        .fold(App::new(1), |app, ((path, ..), url)| {
+            app.webhook(&format!(
+                "id = \"{}\"\n{}",
+                &path[1..],
+                messages(&url, "batch_ms = 0")
+            ))
+        });
+    are_given_up("", &app, cases).await;
 }
 
 #[tokio::test]

@@ -14,20 +14,30 @@ use std::time::{Duration, Instant};
 async fn an_endpoint_that_hangs_delays_nobody_else() {
     let hanging = Receiver::with(|_| Reply::Never);
     let mut healthy = Receiver::start();
+    let held = messages(&hanging.url("/"), "batch_ms = 0\nchannel_prefix = \"held-\"");
     let app = App::new(1)
-        .webhook(&messages(&hanging.url("/"), "batch_ms = 0"))
+        .webhook(&held)
         .webhook(&messages(&healthy.url("/"), "batch_ms = 0"));
     let world = world(&app);
-    let mut lags = Vec::new();
+    // In turn, so that whatever else the machine has to do slows both.
+    let kinds = ["held", "free"];
+    let mut lags = kinds.map(|_| Vec::new());
     for number in 0..100 {
-        let published_at = Instant::now();
-        world.publish(&app, &format!("c-{number}"), "event", "0").await;
-        let request = healthy.next().await;
-        assert_eq!(numbered(&request), [(format!("c-{number}"), 0)]);
-        lags.push(request.at - published_at);
+        for (kind, lags) in kinds.iter().zip(&mut lags) {
+            let channel = format!("{kind}-{number}");
+            let published_at = Instant::now();
+            world.publish(&app, &channel, "event", "0").await;
+            let request = healthy.next().await;
+            assert_eq!(numbered(&request), [(channel, 0)]);
+            lags.push(request.at - published_at);
+        }
     }
-    lags.sort();
-    assert!(lags[98] < Duration::from_secs(1), "the promise: {lags:?}");
+    let [beside, alone] = lags.map(|mut lags| {
+        lags.sort();
+        lags[98]
+    });
+    let promised = Duration::from_secs(1).max(2 * alone);
+    assert!(beside < promised, "{beside:?} beside it, {alone:?} alone");
 }
 
 #[tokio::test]
