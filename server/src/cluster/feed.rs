@@ -239,6 +239,12 @@ fn parse(place: &str, fields: &[String]) -> Option<Entry> {
         "member_removed" => ChannelEvent::MemberRemoved {
             user_id: field("user")?.parse().ok()?,
         },
+        "bind" => ChannelEvent::Bound {
+            uuid: field("user")?.into(),
+        },
+        "unbind" => ChannelEvent::Unbound {
+            uuid: field("user")?.into(),
+        },
         "cache_miss" => ChannelEvent::CacheMiss,
         "subscription_count" => ChannelEvent::SubscriptionCount {
             count: field("count")?.parse().ok()?,
