@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::Context;
-use crate::client::receiver::{Receiver, Reply, Taken};
+use crate::client::receiver::{Receiver, Taken};
 use crate::client::subscriber::Visitor;
 use crate::report::Report;
 use crate::stage::{Plan, Stage};
@@ -30,11 +30,7 @@ const AFTERMATH: Duration = Duration::from_mins(1);
 const SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn play(context: &Context) -> Result<Report> {
-    let receiver = Receiver::start(|| Reply {
-        status: 200,
-        after: Duration::ZERO,
-    })
-    .await?;
+    let receiver = Receiver::start(|| (200, Duration::ZERO));
     let events = r#"["channel_occupied", "channel_vacated", "member_added", "member_removed"]"#;
     let endpoint = format!("url = \"{}\", events = {events}, batch_ms = 100", receiver.url());
     let plan = Plan::cluster(2)
@@ -113,7 +109,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         "events told",
         told.counts.values().map(|count| u64::from(*count)).sum::<u64>(),
     );
-    report.figure("deliveries", receiver.taken().len());
+    report.figure("deliveries", receiver.count());
     Ok(report)
 }
 
