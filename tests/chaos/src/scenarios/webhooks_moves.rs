@@ -88,7 +88,12 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         .filter_map(|(number, is_seated)| is_seated.then_some(number))
         .collect();
     let all = || Told::of(&receiver.taken());
-    let took = until(AFTERMATH, || all().missing(&seated) == 0).await;
+    // Whoever was not seen to be subscribed may have been: what comes has to go as well.
+    let is_over = || {
+        let told = all();
+        told.missing(&seated) == 0 && told.halves().next().is_none()
+    };
+    let took = until(AFTERMATH, is_over).await;
     last(SILENCE).await;
 
     let told = all();
@@ -101,7 +106,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     report.none("comings and goings that were told twice", told.twice());
     report.none(
         "comings that were told without a going, or the other way",
-        told.halves(),
+        told.halves().count(),
     );
     report.none("goings that were told before their coming", told.reversed);
     report.none("panics", stage.panics());
@@ -202,12 +207,15 @@ impl Told {
         self.counts.values().filter(|count| **count > 1).count()
     }
 
-    fn halves(&self) -> usize {
-        let is_alone = |((name, whom), count): &(&(String, String), &u32)| {
+    fn halves(&self) -> impl Iterator<Item = &str> {
+        let is_alone = move |((name, whom), count): &(&(String, String), &u32)| {
             let pair = PAIRS.iter().find(|pair| pair.contains(&name.as_str()));
             pair.is_some_and(|pair| pair.iter().any(|other| self.count(other, whom) < **count))
         };
-        self.counts.iter().filter(is_alone).count()
+        self.counts
+            .iter()
+            .filter(is_alone)
+            .map(|((name, _), _)| name.as_str())
     }
 }
 
@@ -255,7 +263,12 @@ mod tests {
             (&["unbind", "bind", "bind alone"][..], (5, 0, 1, 1)),
         ] {
             let told = told(names);
-            let found = (told.missing(&seated), told.twice(), told.halves(), told.reversed);
+            let found = (
+                told.missing(&seated),
+                told.twice(),
+                told.halves().count(),
+                told.reversed,
+            );
             assert_eq!(found, expected, "{names:?}");
         }
     }
