@@ -22,7 +22,7 @@ pub use add::CursorMove;
 pub use archive::{Backlog, Filter, LoggedAttempt};
 pub use claim::Claim;
 pub use endpoints::{EndpointChange, EndpointState, LastAttempt, StoredEndpoint};
-pub use record::{Finished, Next};
+pub use record::{Finished, Kept, Next};
 
 use crate::storage::sql::Database;
 pub use crate::storage::sql::Fault;
