@@ -37,4 +37,9 @@ impl Store {
     pub fn new(database: Database) -> Self {
         Self { database }
     }
+
+    /// What has to be done beside the work, for ever: see [`Database::tend`].
+    pub async fn tend(&self) {
+        self.database.tend().await;
+    }
 }
