@@ -162,13 +162,11 @@ impl Store {
         let (mut last, mut count) = (0_i64, 0);
         loop {
             let step = async {
-                let mut transaction = self.database.begin().await?;
                 let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
                 let changed = bind(query, &values)
                     .bind(last)
-                    .fetch_all(&mut *transaction)
+                    .fetch_all(self.database.writes())
                     .await?;
-                transaction.commit().await?;
                 changed
                     .iter()
                     .map(|row| row.try_get::<i64, _>("seq"))
