@@ -7,7 +7,7 @@ use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::claim::claim;
 use super::{Claim, Fault, Store, rows};
-use crate::storage::sql::{Database, Locking, from_number, number, placeholders};
+use crate::storage::sql::{Database, Locking, from_number, is_kept, number, placeholders};
 use crate::webhooks::delivery::{Attempt, Delivery, EndpointId, State};
 
 /// Rows that go into one statement.
@@ -178,7 +178,7 @@ async fn note_health(
              WHERE app_id = our_app AND endpoint_id = our_endpoint RETURNING app_id, endpoint_id, failing_since_ms",
             placeholders(1, some.len(), 7)
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).persistent(some.len() == 1);
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(some.len()));
         let query = some.iter().fold(query.bind(worker), |query, (claim, health)| {
             query
                 .bind(claim.app.as_str())
@@ -211,7 +211,7 @@ async fn note_attempts(
          FROM news JOIN webhook_deliveries d ON d.seq = its_seq",
         placeholders(0, kept.len(), 5)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(kept.len() == 1);
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(kept.len()));
     for one in kept {
         query = query
             .bind(one.seq)
@@ -236,7 +236,7 @@ async fn move_on(
          FROM news WHERE seq = its_seq AND (state = 'pending' OR its_state = 'done')",
         placeholders(0, kept.len(), 4)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(kept.len() == 1);
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(kept.len()));
     for one in kept {
         let (next_at_ms, finished_at_ms) = match one.next {
             Next::Retry { at_ms } => (Some(at_ms), None),
