@@ -267,8 +267,7 @@ impl Store {
 
     /// Looks at up to `limit` attempts of all apps behind the one of this number, and returns those of one app, in the
     /// order in which they were stored, with the number of the last one that was looked at. What was given up without an
-    /// attempt is not among them. One that was stored at the
-    /// same time by another worker may appear behind it later.
+    /// attempt is not among them. One that was stored at the same time by another worker may appear behind it later.
     ///
     /// # Errors
     /// See [`Fault`].

@@ -99,15 +99,12 @@ impl Store {
         }
         let work = async {
             let mut transaction = self.database.begin().await?;
-            let ours = note_health(&mut transaction, &self.database, worker, finished).await?;
-            let kept: Vec<_> = finished
-                .iter()
-                .map(|one| ours.get(&one.claim()).copied())
-                .collect();
-            let mut ours: Vec<_> = finished.iter().zip(&kept).collect();
-            ours.retain(|(_, kept)| kept.is_some());
-            ours.sort_by_key(|(one, _)| one.seq);
-            let ours: Vec<&Finished> = ours.into_iter().map(|(one, _)| one).collect();
+            let endpoints = note_health(&mut transaction, &self.database, worker, finished).await?;
+            let kept = finished.iter().map(|one| endpoints.get(&one.claim()).copied());
+            let kept: Vec<Option<Kept>> = kept.collect();
+            let ours = finished.iter().zip(&kept).filter(|(_, kept)| kept.is_some());
+            let mut ours: Vec<&Finished> = ours.map(|(one, _)| one).collect();
+            ours.sort_by_key(|one| one.seq);
             for some in ours.chunks(ROWS) {
                 note_attempts(&mut transaction, some).await?;
                 move_on(&mut transaction, some, now_ms).await?;
@@ -136,7 +133,7 @@ struct Health<'a> {
     failed_at_ms: Option<u64>,
 }
 
-/// Says how those endpoints do that are the worker's, and returns them. Their rows are held from now on.
+/// Writes down how those of the endpoints do that are the worker's, and returns them. Their rows are held from now on.
 async fn note_health(
     transaction: &mut Transaction<'static, Any>,
     database: &Database,
@@ -159,7 +156,7 @@ async fn note_health(
         }
     }
     let endpoints: Vec<_> = endpoints.into_iter().collect();
-    let mut ours = BTreeMap::new();
+    let mut kept = BTreeMap::new();
     for some in endpoints.chunks(ROWS) {
         // An update has no order: the rows are held by a select before it, in the order in which `renew` takes them.
         let held = database.locking(
@@ -193,10 +190,10 @@ async fn note_health(
             let failing_since_ms = row
                 .try_get::<Option<i64>, _>("failing_since_ms")?
                 .map(from_number);
-            ours.insert(claim(&row)?, Kept { failing_since_ms });
+            kept.insert(claim(&row)?, Kept { failing_since_ms });
         }
     }
-    Ok(ours)
+    Ok(kept)
 }
 
 async fn note_attempts(
