@@ -200,7 +200,7 @@ async fn what_waits_for_an_endpoint_that_is_removed_is_given_up_and_says_why() {
         "{shown}"
     );
     // Another of its name begins well.
-    add(&world, &receiver, &[]).await;
+    add(&world, &receiver, &["--events", "channel_occupied"]).await;
     assert!(line(&world).await.starts_with("1 hook database 1 well"));
 }
 

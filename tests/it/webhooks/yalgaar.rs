@@ -5,7 +5,6 @@ use super::{items, messages, world};
 use crate::client::Client;
 use crate::request::Call;
 use crate::sign::{hmac_sha256_hex, unix_now};
-use crate::topology::{Topology, report_exception};
 use crate::world::{App, eventually};
 use serde_json::{Value, json};
 
@@ -80,9 +79,6 @@ async fn every_message_is_told_whoever_published_it() {
 
 #[tokio::test]
 async fn every_subscription_is_bound_and_unbound_by_whoever_it_is() {
-    if Topology::of_this_run() == Topology::Cluster {
-        return report_exception("binds and unbinds are told by a platform of one node only, as yet");
-    }
     let mut receiver = Receiver::start();
     let lines = format!(
         "format = \"yalgaar\"\npresence_url = \"{}\"\nbatch_ms = 0\n",
@@ -131,9 +127,6 @@ async fn every_subscription_is_bound_and_unbound_by_whoever_it_is() {
 
 #[tokio::test]
 async fn who_cannot_be_told_of_presence_is_told_of_messages() {
-    if Topology::of_this_run() == Topology::Cluster {
-        return report_exception("binds and unbinds are told by a platform of one node only, as yet");
-    }
     let mut receiver = Receiver::with(|request| match &*request.path {
         "/presence" => Reply::Never,
         _ => Reply::status(200),

@@ -56,7 +56,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     let pauses = [0, 20, 50].into_iter().chain([100; 29]).collect::<Vec<_>>();
     let plan = Plan::cluster(3)
         .persistence(Persistence::AppendOnly)
-        .delivered(&endpoint, &context.dir)
+        .delivered(&[endpoint], &context.dir)
         .silent(0)
         .config(&format!(
             "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nclaim_ms = 1000\nretry_schedule_ms = {pauses:?}\n\
