@@ -57,16 +57,15 @@ pub fn in_words(bad: &[BadOption]) -> String {
 }
 
 /// Those of the configuration. What is wrong with one was said when it was read.
-pub fn configured(config: &Config) -> impl Iterator<Item = Arc<Endpoint>> {
-    let guard = config.guard();
+pub fn configured(config: &Config, guard: &Guard) -> impl Iterator<Item = Arc<Endpoint>> {
     let apps = config.apps.iter();
-    apps.flat_map(move |app| Endpoint::all_of(app, &guard).unwrap_or_default())
+    apps.flat_map(|app| Endpoint::all_of(app, guard).unwrap_or_default())
 }
 
 /// Those of the configuration, and behind them those of the database.
 pub fn all(config: &Config, stored: Vec<StoredEndpoint>) -> Vec<Registered> {
     let (guard, mut all) = (config.guard(), Vec::new());
-    all.extend(configured(config).map(|endpoint| Registered {
+    all.extend(configured(config, &guard).map(|endpoint| Registered {
         app: endpoint.app.clone(),
         id: endpoint.id.clone(),
         stored: None,

@@ -52,7 +52,7 @@ pub enum StartError {
 /// The endpoints of the configuration, of which the apps know from now on.
 pub fn configured(config: &Config, apps: &Apps) -> Arc<Endpoints> {
     let endpoints = Arc::new(Endpoints::default());
-    endpoints.replace(registry::configured(config), apps);
+    endpoints.replace(registry::configured(config, &config.guard()), apps);
     endpoints
 }
 

@@ -188,7 +188,7 @@ async fn what_cannot_be_is_said_plainly() {
         (&["show", id][..], 1, "there is no delivery msg_"),
         (&["replay", id], 1, "there is no delivery msg_"),
         (&["enable", "1", "x"], 1, "app 1 has no endpoint x"),
-        (&["listen", "9"], 1, "there is no app 9"),
+        (&["listen", "9"], 1, "the configuration has no app 9"),
         (
             &["listen", "1", "--forward", "localhost:3000"],
             2,

@@ -1,24 +1,18 @@
 //! `dunlin webhooks endpoints`
 
 use super::args::EndpointsArgs;
+use super::platform::Platform;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;
-use crate::config::Config;
 use crate::webhooks::delivery::Source;
 use crate::webhooks::egress::EndpointUrl;
-use crate::webhooks::registry::{self, Registered};
-use crate::webhooks::store::{EndpointState, Store};
+use crate::webhooks::registry::Registered;
+use crate::webhooks::store::EndpointState;
 
 /// A line per endpoint: where it comes from, where its requests go, how it does, and its latest attempt.
-pub(super) async fn list(
-    args: &EndpointsArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
-    let mut endpoints = registry::all(config, store.endpoints().await?.1);
-    endpoints.retain(|endpoint| args.app.as_ref().is_none_or(|app| *app == endpoint.app));
+pub(super) async fn list(args: &EndpointsArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+    let endpoints = platform.endpoints(args.app.as_ref()).await?;
     if endpoints.is_empty() {
         out.complain("nothing matches");
         return Ok(());
@@ -33,7 +27,7 @@ pub(super) async fn list(
         "APP", "ENDPOINT", "FROM", "URL", "STATE"
     ));
     for (endpoint, urls) in endpoints.into_iter().zip(urls) {
-        let state = store.endpoint_state(&endpoint.app, &endpoint.id).await?;
+        let state = platform.store.endpoint_state(&endpoint.app, &endpoint.id).await?;
         let latest = state.last.as_ref().map(|last| {
             let status = last
                 .status
