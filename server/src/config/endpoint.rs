@@ -10,7 +10,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::sections::{ConfigSecret, millis, secret_or_empty};
+use super::sections::{ConfigSecret, REDACTED, millis, secret_or_empty};
 
 /// An endpoint. What an entry leaves out is as in [`EndpointSection::default`]; the page about options holds the same
 /// values, and a test compares them.
@@ -87,12 +87,31 @@ impl EndpointSection {
         serde_json::from_str(text)
     }
 
+    /// Every option by its name, for people and programs: secrets are replaced, and empty where there are none.
+    pub fn shown(&self) -> Value {
+        let redacted = || ConfigSecret::from(REDACTED);
+        let redact = |secret: &Option<ConfigSecret>| secret.as_ref().map(|_| redacted());
+        let shown = Self {
+            headers: self
+                .headers
+                .keys()
+                .map(|name| (name.clone(), redacted()))
+                .collect(),
+            secret: redact(&self.secret),
+            previous_secret: redact(&self.previous_secret),
+            ..self.clone()
+        };
+        shown.written()
+    }
+
+    fn written(&self) -> Value {
+        serde_json::to_value(self).expect("texts and numbers can always be written")
+    }
+
     /// What [`EndpointSection::from_json`] reads, with all secrets. What is as by default is left out, as one would in a
     /// file, so that an older version can read whatever does not ask for more than it knows.
     pub fn to_json(&self) -> String {
-        let written =
-            |section: &Self| serde_json::to_value(section).expect("texts and numbers can always be written");
-        let (mut own, default) = (written(self), written(&Self::default()));
+        let (mut own, default) = (self.written(), Self::default().written());
         if let Value::Object(options) = &mut own {
             options.retain(|name, value| default.get(name) != Some(value));
         }

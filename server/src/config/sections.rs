@@ -487,6 +487,9 @@ pub enum Switch {
     Off,
 }
 
+/// What is shown in the place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
 /// A secret as it was configured. Its `Debug` shows nothing of it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigSecret(String);
@@ -511,7 +514,7 @@ impl From<&str> for ConfigSecret {
 
 impl fmt::Debug for ConfigSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
+        f.write_str(REDACTED)
     }
 }
 

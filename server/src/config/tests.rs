@@ -706,6 +706,15 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
         );
     }
     assert!(!own.to_json().contains("presence_url"), "as by default");
+    // Whoever looks at it sees every option, and no secret.
+    let shown = own.shown();
+    assert_eq!(
+        (&shown["batch_ms"], &shown["presence_url"]),
+        (&0.into(), &"".into())
+    );
+    assert_eq!(shown["headers"]["X-A"], "[redacted]");
+    assert_eq!(shown["secret"], "[redacted]");
+    assert_eq!(EndpointSection::default().shown()["secret"], "");
     EndpointSection::from_json("{\"colour\":1}").expect_err("of another version");
 }
 

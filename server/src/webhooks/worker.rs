@@ -52,7 +52,11 @@ pub enum StartError {
 /// The endpoints of the configuration, of which the apps know from now on.
 pub fn configured(config: &Config, apps: &Apps) -> Arc<Endpoints> {
     let endpoints = Arc::new(Endpoints::default());
-    endpoints.replace(registry::configured(config, &config.guard()), apps);
+    let guard = config.guard();
+    endpoints.replace(
+        registry::configured(config, &guard).map(|(endpoint, _)| endpoint),
+        apps,
+    );
     endpoints
 }
 

@@ -170,7 +170,20 @@ async fn an_endpoint_that_was_gone_is_enabled_and_told_what_it_missed() {
         let line = out.lines().nth(1)?.to_owned();
         line.contains("disabled since").then_some(line)
     });
-    assert!(line.await.contains("  410  "), "its latest attempt");
+    let line = line.await;
+    assert!(line.contains(": it answered 410 Gone "), "why: {line}");
+    assert!(line.contains("  410  "), "its latest attempt: {line}");
+    let json: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
+    assert_eq!((&json["app"], &json["endpoint"]), (&"1".into(), &"hook".into()));
+    assert_eq!(
+        (&json["state"], &json["why"]),
+        (&"disabled".into(), &"it answered 410 Gone".into())
+    );
+    assert!(
+        json["disabled_at_ms"].is_u64() && json["failing_since_ms"].is_u64(),
+        "{json}"
+    );
+    assert_eq!(json["latest"]["status"], 410);
     is_back.store(true, Ordering::Relaxed);
     said(&world, &["enable", "1", "hook"]).await;
     let listed = said(&world, &["endpoints"]).await;

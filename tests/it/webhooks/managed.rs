@@ -286,6 +286,25 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
         assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
         assert!(err.contains(said), "{arguments:?}: {err}");
     }
+    let json = said(&world, &["endpoints", "--json"]).await;
+    let all: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    for (one, (id, from, version)) in all
+        .iter()
+        .zip([("own", "file", Value::Null), ("hook", "database", 1.into())])
+    {
+        assert_eq!(
+            (&one["endpoint"], &one["from"], &one["version"]),
+            (&id.into(), &from.into(), &version)
+        );
+        assert_eq!(
+            (&one["state"], &one["settings"]["format"]),
+            (&"well".into(), &"pusher".into())
+        );
+    }
+    assert_eq!((all.len(), &all[1]["settings"]["url"]), (2, &url.as_str().into()));
     let list = said(&world, &["endpoints"]).await;
     let own = list
         .lines()

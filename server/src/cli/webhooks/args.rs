@@ -173,6 +173,9 @@ pub(in crate::cli) struct EndpointsArgs {
     /// Only those of this app
     #[arg(long, value_name = "ID")]
     pub(super) app: Option<AppId>,
+    /// One JSON object per endpoint, with its settings but for the secrets
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) store: StoreArgs,
 }

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::args::ListenArgs;
 use super::platform::Platform;
+use super::table;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;
@@ -194,9 +195,7 @@ impl std::fmt::Display for Forwarded {
 
 fn in_words(delivery: &Delivery, logged: &LoggedAttempt) -> String {
     let LoggedAttempt { number, attempt, .. } = logged;
-    let status = attempt
-        .status
-        .map_or_else(|| "---".to_owned(), |status| status.to_string());
+    let status = table::status(attempt.status);
     let (at, took) = (time::show(attempt.at_ms), attempt.took_ms);
     let endpoint = &delivery.endpoint;
     let events = named(&events(&delivery.body));
