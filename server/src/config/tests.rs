@@ -890,6 +890,11 @@ fn webhooks_that_cannot_be_are_refused() {
             "[\"localhost/8\"]",
             "\"localhost/8\" is no network",
         ),
+        (
+            "refused_hosts",
+            "[\"https://a.example\"]",
+            "\"https://a.example\" is no host: write a name",
+        ),
         ("retry_schedule_ms", "[]", "must have 1 to 32 entries"),
         ("retry_schedule_ms", "[0, -1]", "invalid value: integer `-1`"),
         (
@@ -938,6 +943,36 @@ fn webhooks_that_cannot_be_are_refused() {
     assert_eq!(webhooks.retry_schedule, [0, 50, 100].map(Duration::from_millis));
     let networks: Vec<String> = webhooks.allow_networks.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["127.0.0.0/8", "fd00::/8"]);
+}
+
+#[test]
+fn endpoints_are_on_no_host_of_the_platform() {
+    let own = (
+        "DUNLIN_WEBHOOKS__REFUSED_HOSTS",
+        "ws.dunlin.example, *.nodes.example,8.8.4.0/24",
+    );
+    for (variable, host, is_refused) in [
+        (own, "ws.dunlin.example", true),
+        (own, "a.nodes.example", true),
+        (own, "8.8.4.4", true),
+        (own, "dunlin.example", false),
+        (own, "8.8.8.8", false),
+        (("DUNLIN_HOST", "8.8.8.8"), "8.8.8.8", true),
+        (("DUNLIN_SERVER__METRICS_HOST", "8.8.8.8"), "8.8.8.8", true),
+        (("DUNLIN_HOST", "0.0.0.0"), "8.8.8.8", false),
+    ] {
+        let entry = format!("{APP}[[apps.webhooks]]\nurl = \"https://{host}/\"\n");
+        if is_refused {
+            let expected = "apps[0].webhooks[0].url (FILE, line 5): must not lead to this platform itself";
+            complains(&entry, &[variable], &[expected]);
+        } else {
+            config(&entry, &[variable]);
+        }
+    }
+    // What is refused for what it is can be let through for development, also when the node listens there.
+    let file = format!("{APP}[[apps.webhooks]]\nurl = \"http://127.0.0.1:8000/\"\n");
+    let networks = ("DUNLIN_WEBHOOKS__ALLOW_NETWORKS", "127.0.0.0/8");
+    config(&file, &[networks, ("DUNLIN_HOST", "127.0.0.1")]);
 }
 
 #[test]
