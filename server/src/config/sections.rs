@@ -63,6 +63,16 @@ impl Config {
         }
     }
 
+    /// What whoever uses webhooks on several nodes has to hear if they do not share a database.
+    pub fn database_warning(&self) -> Option<&'static str> {
+        let is_apart = self.redis.url.is_some() && self.database.url.is_none();
+        is_apart.then_some(
+            "the nodes of this cluster share no database: each keeps and delivers webhooks in a file of its own, and \
+             `dunlin webhooks` sees and changes those of one node only. Set DUNLIN_DATABASE_URL on all of them \
+             (postgres://user:password@host/database)",
+        )
+    }
+
     /// Where webhooks may go: the same for whoever judges a URL and whoever sends to it.
     pub fn guard(&self) -> Guard {
         let ports = [self.server.port, self.server.metrics_port, self.tls.port];

@@ -946,6 +946,24 @@ fn webhooks_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn nodes_of_a_cluster_that_share_no_database_are_warned_of() {
+    let redis = ("DUNLIN_REDIS_URL", "redis://r");
+    for (env, is_warned) in [
+        (&[][..], false),
+        (&[redis], true),
+        (&[redis, ("DUNLIN_DATABASE_URL", "")], true),
+        (&[redis, ("DUNLIN_DATABASE_URL", "postgres://u:p@h/d")], false),
+        (&[("DUNLIN_DATABASE_URL", "postgres://u:p@h/d")], false),
+        // A file that several nodes of one machine were told of.
+        (&[redis, ("DUNLIN_DATABASE_URL", "sqlite:///data/d.db")], false),
+    ] {
+        let warning = config(APP, env).database_warning();
+        assert_eq!(warning.is_some(), is_warned, "{env:?}");
+        assert!(warning.is_none_or(|text| text.contains("Set DUNLIN_DATABASE_URL")));
+    }
+}
+
+#[test]
 fn endpoints_are_on_no_host_of_the_platform() {
     let own = (
         "DUNLIN_WEBHOOKS__REFUSED_HOSTS",

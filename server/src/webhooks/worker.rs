@@ -172,6 +172,9 @@ impl Job {
         let (config, endpoints) = (Arc::clone(&self.config), Arc::clone(&self.endpoints));
         let watch = Watch::new(store.clone(), config, endpoints, Arc::clone(&self.apps));
         watch.look().await?;
+        if let Some(warning) = self.config.database_warning() {
+            tracing::warn!("{warning}");
+        }
         Ok(Parts {
             store,
             watch: Arc::new(watch),

@@ -2,8 +2,9 @@
 
 use super::commands::{deliveries, heard, listening, said, webhooks};
 use super::receiver::{Receiver, Reply, Request};
-use super::{QUICK, occupied};
+use super::{QUICK, endpoint, occupied};
 use crate::client::Client;
+use crate::topology::Topology;
 use crate::world::{App, World, eventually};
 use serde_json::Value;
 use std::fs;
@@ -385,4 +386,44 @@ async fn a_node_that_delivers_nothing_records_what_others_deliver() {
         }
     }
     panic!("what is published on the first node is not told by the second");
+}
+
+#[tokio::test]
+async fn nodes_that_share_no_database_say_so_as_soon_as_there_are_webhooks() {
+    const WARNING: &str = "the nodes of this cluster share no database";
+    let receiver = Receiver::start();
+    let with_endpoint = App::new(1).webhook(&endpoint(&receiver.url("/hook")));
+    let apart = |app: &App| {
+        let builder = World::builder().config(QUICK).app(app).nodes(2);
+        let builder = builder.node_env(0, "DUNLIN_DATABASE_URL", "");
+        builder.node_env(1, "DUNLIN_DATABASE_URL", "").start()
+    };
+    let together = World::builder().config(QUICK).app(&with_endpoint);
+    assert!(
+        !together.nodes(2).start().log().contains(WARNING),
+        "they share one"
+    );
+    let alone = World::builder().config(QUICK).app(&with_endpoint);
+    if Topology::of_this_run() == Topology::OneNode {
+        assert!(!alone.start().log().contains(WARNING), "there is only one node");
+    }
+    let world = apart(&with_endpoint);
+    for node in &world.nodes {
+        assert_eq!(node.log().matches(WARNING).count(), 1, "once");
+    }
+
+    // Who has no webhooks need not care; who adds one hears of it.
+    let world = apart(&App::new(1));
+    assert!(!world.log().contains(WARNING));
+    let url = receiver.url("/hook");
+    let (code, _, err) = webhooks(&world, &["add", "1", "--url", &url]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        err.contains(WARNING) && err.contains("DUNLIN_DATABASE_URL"),
+        "{err}"
+    );
+    eventually("the node says it, too", || async {
+        world.nodes[0].log().contains(WARNING).then_some(())
+    })
+    .await;
 }

@@ -35,6 +35,9 @@ impl Platform {
         let config = configuration(args)?;
         let missing = missing_file(&config);
         let platform = Self::of(config).await?;
+        if let Some(warning) = platform.config.database_warning() {
+            out.complain(format_args!("warning: {warning}"));
+        }
         if let Some(path) = missing {
             out.complain(format_args!("{} is new", path.display()));
         }
