@@ -45,6 +45,8 @@ pub struct EndpointSection {
     /// Signs as well, until every receiver has learnt the new one.
     #[serde(deserialize_with = "secret_or_empty", serialize_with = "exposed")]
     pub previous_secret: Option<ConfigSecret>,
+    /// When it ceases to, Unix milliseconds; zero: when it is taken away.
+    pub previous_secret_until_ms: u64,
     /// How long events wait for others to share their request.
     #[serde(
         rename = "batch_ms",
@@ -73,6 +75,7 @@ impl Default for EndpointSection {
             headers: BTreeMap::new(),
             secret: None,
             previous_secret: None,
+            previous_secret_until_ms: 0,
             batch: Duration::from_secs(1),
             batch_size: 100,
             short_retries: false,
@@ -87,7 +90,7 @@ impl EndpointSection {
         serde_json::from_str(text)
     }
 
-    /// Every option by its name, for people and programs: secrets are replaced, and empty where there are none.
+    /// Every option by its name but the id, for people and programs: secrets are replaced, and empty where there are none.
     pub fn shown(&self) -> Value {
         let redacted = || ConfigSecret::from(REDACTED);
         let redact = |secret: &Option<ConfigSecret>| secret.as_ref().map(|_| redacted());
@@ -101,7 +104,11 @@ impl EndpointSection {
             previous_secret: redact(&self.previous_secret),
             ..self.clone()
         };
-        shown.written()
+        let mut shown = shown.written();
+        if let Value::Object(options) = &mut shown {
+            options.remove("id");
+        }
+        shown
     }
 
     fn written(&self) -> Value {
@@ -155,6 +162,34 @@ pub enum EventType {
 }
 
 impl EventType {
+    pub const ALL: [Self; 10] = [
+        Self::ChannelOccupied,
+        Self::ChannelVacated,
+        Self::MemberAdded,
+        Self::MemberRemoved,
+        Self::ClientEvent,
+        Self::CacheMiss,
+        Self::SubscriptionCount,
+        Self::Bind,
+        Self::Unbind,
+        Self::Message,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ChannelOccupied => "channel_occupied",
+            Self::ChannelVacated => "channel_vacated",
+            Self::MemberAdded => "member_added",
+            Self::MemberRemoved => "member_removed",
+            Self::ClientEvent => "client_event",
+            Self::CacheMiss => "cache_miss",
+            Self::SubscriptionCount => "subscription_count",
+            Self::Bind => "bind",
+            Self::Unbind => "unbind",
+            Self::Message => "message",
+        }
+    }
+
     /// The format that has it.
     pub const fn format(self) -> BodyFormat {
         match self {

@@ -673,7 +673,8 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
     let own = one(
         "[[apps.webhooks]]\nformat = \"yalgaar\"\nmessage_url = \"http://127.0.0.1:8000/m\"\nid = \"m\"\n\
         events = [\"message\", \"bind\"]\nheaders = { X-A = \"b\" }\nbatch_ms = 0\nbatch_size = 1\n\
-        channel_prefix = \"private-\"\nsecret = \"whsec_bmV3\"\nprevious_secret = \"whsec_b2xk\"\nshort_retries = true\n\
+        channel_prefix = \"private-\"\nsecret = \"whsec_bmV3\"\nprevious_secret = \"whsec_b2xk\"\n\
+        previous_secret_until_ms = 7\nshort_retries = true\n\
         enabled = false\ndescription = \"d\"\n",
     );
     let expected = EndpointSection {
@@ -689,6 +690,7 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
         headers: [("X-A".to_owned(), ConfigSecret::from("b"))].into(),
         secret: Some(ConfigSecret::from("whsec_bmV3")),
         previous_secret: Some(ConfigSecret::from("whsec_b2xk")),
+        previous_secret_until_ms: 7,
         batch: Duration::ZERO,
         batch_size: 1,
         short_retries: true,

@@ -1,6 +1,7 @@
 //! Endpoints: what they want to know, where they are, and what their requests are signed with.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 
 use dunlin_protocol::names::{AppId, AppKey, ChannelName, is_reserved};
@@ -66,8 +67,10 @@ pub struct Endpoint {
     pub(super) headers: HeaderMap,
     /// Signs the `X-Pusher-Signature`.
     pub(super) app_secret: Secret,
-    /// Sign the `webhook-signature`, at least one, the current one first.
-    pub(super) secrets: Vec<Secret>,
+    /// Signs the `webhook-signature`.
+    secret: Secret,
+    /// Signs as well, before that time; Unix milliseconds.
+    previous: Option<(Secret, u64)>,
     targets: Targets,
     events: EventTypes,
     channel_prefix: String,
@@ -140,8 +143,10 @@ impl Endpoint {
             return Err(judge.bad);
         };
         let app_secret = app.secret.to_secret();
-        let mut secrets = vec![secret.unwrap_or_else(|| app_secret.clone())];
-        secrets.extend(previous);
+        let until_ms = match section.previous_secret_until_ms {
+            0 => u64::MAX,
+            until_ms => until_ms,
+        };
         Ok(Self {
             id,
             app: app.id.clone(),
@@ -152,8 +157,9 @@ impl Endpoint {
             batch_ms: u64::try_from(section.batch.as_millis()).unwrap_or(MAX_BATCH_MS),
             batch_size: section.batch_size,
             headers,
+            secret: secret.unwrap_or_else(|| app_secret.clone()),
+            previous: previous.map(|previous| (previous, until_ms)),
             app_secret,
-            secrets,
             targets,
             events: EventTypes::of(&section.events),
             channel_prefix: section.channel_prefix.clone(),
@@ -205,6 +211,13 @@ impl Endpoint {
             (Targets::Pusher(_), Source::Presence | Source::Message)
             | (Targets::Yalgaar { .. }, Source::Events) => None,
         }
+    }
+
+    /// What the `webhook-signature` of a request is signed with at that time, the current one first.
+    pub(super) fn secrets_at(&self, unix_s: u64) -> impl Iterator<Item = &Secret> {
+        let previous = self.previous.as_ref();
+        let previous = previous.filter(|(_, until_ms)| unix_s.saturating_mul(1000) < *until_ms);
+        iter::once(&self.secret).chain(previous.map(|(secret, _)| secret))
     }
 
     /// Where an event goes, or that it is none of its business.

@@ -1,6 +1,6 @@
 //! Endpoints in the database: `dunlin webhooks add`, `set`, `remove`, `disable`, `enable` and `test`, while servers run.
 
-use super::commands::{deliveries, heard, listening, said, webhooks};
+use super::commands::{deliveries, heard, listening, said, verified, webhooks};
 use super::receiver::{Receiver, Reply, Request};
 use super::{QUICK, endpoint, occupied};
 use crate::client::Client;
@@ -27,7 +27,10 @@ async fn add(world: &World, receiver: &Receiver, more: &[&str]) {
     let (code, out, err) = webhooks(world, &[&arguments, more].concat()).await;
     assert_eq!(
         (code, &*out),
-        (Some(0), "endpoint hook of app 1 is there\n"),
+        (
+            Some(0),
+            "endpoint hook of app 1 is there: go on with `dunlin webhooks test 1 hook`\n"
+        ),
         "{err}"
     );
 }
@@ -79,6 +82,117 @@ async fn who_listens_is_forwarded_what_an_endpoint_of_the_database_gets() {
         (Some("7"), "/mine")
     );
     assert!(heard(child).await.contains("forwarded: 202 in "));
+}
+
+#[tokio::test]
+async fn whatever_is_said_of_a_new_endpoint_is_heeded() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene();
+    let url = receiver.url("/hook");
+    let said_of_it = [
+        ["--id", "hook"],
+        ["--url", &url],
+        ["--events", "channel_occupied,cache_miss"],
+        ["--channel-prefix", "told-"],
+        ["--header", "X-Shop: 7"],
+        // Longer than the test may take: only that there are two sends them.
+        ["--batch-ms", "60000"],
+        ["--batch-size", "2"],
+        ["--secret", "whsec_c2hvcA=="],
+        ["--description", "the shop"],
+    ];
+    let flags = &["add", "1", "--disabled", "--short-retries"];
+    let (code, _, err) = webhooks(&world, &[flags, said_of_it.as_flattened()].concat()).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(listed(&world).await, "1 hook database 1 off");
+    said(&world, &["enable", "1", "hook"]).await;
+    let mut request = None;
+    for n in 0..50 {
+        let mut client = Client::connect(&world, &app).await;
+        for channel in [format!("other-{n}"), format!("told-{n}")] {
+            client.subscribe(&channel).await;
+        }
+        request = receiver.next_within(Duration::from_millis(200)).await;
+        if request.is_some() {
+            break;
+        }
+    }
+    let request = request.expect("the endpoint is told");
+    assert_eq!(request.events().len(), 2);
+    for event in request.events() {
+        assert_eq!(event["name"], "channel_occupied");
+        let channel = event["channel"].as_str().expect("a name");
+        assert!(channel.starts_with("told-"), "{channel}");
+    }
+    assert_eq!(request.header("x-shop"), Some("7"));
+    assert!(is_signed_by("whsec_c2hvcA==", &request));
+    let json: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
+    let settings = &json["settings"];
+    assert_eq!(
+        (&settings["description"], &settings["short_retries"]),
+        (&"the shop".into(), &true.into())
+    );
+    assert_eq!(
+        (&settings["secret"], &settings["headers"]["x-shop"]),
+        (&"[redacted]".into(), &"[redacted]".into())
+    );
+}
+
+/// Whether the `webhook-signature` of this secret is among those of the request.
+fn is_signed_by(secret: &str, request: &Request) -> bool {
+    let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| {
+        let value = request.header(name).expect("it is there");
+        format!("{name}: {value}")
+    });
+    verified(["--secret", secret], &headers, &request.body).0 == Some(0)
+}
+
+#[tokio::test]
+async fn a_secret_is_rotated_while_receivers_go_on_with_the_old_one() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene();
+    add(&world, &receiver, &["--secret", "whsec_b2xk"]).await;
+    let request = told(&world, &app, &mut receiver).await;
+    assert!(is_signed_by("whsec_b2xk", &request));
+
+    let (code, new, note) = webhooks(&world, &["rotate", "1", "hook"]).await;
+    let new = new.trim_end();
+    assert_eq!(code, Some(0), "{note}");
+    assert!(new.starts_with("whsec_") && new.len() == 50, "{new}");
+    assert!(
+        note.contains("by the old one as well") && !note.contains(new),
+        "{note}"
+    );
+    let signatures = |request: &Request| {
+        let signatures = request.header("webhook-signature").expect("it is signed");
+        signatures.split(' ').count()
+    };
+    let request = loop {
+        let request = told(&world, &app, &mut receiver).await;
+        if signatures(&request) == 2 {
+            break request;
+        }
+    };
+    assert!(is_signed_by(new, &request) && is_signed_by("whsec_b2xk", &request));
+
+    let at_once = [
+        "rotate",
+        "1",
+        "hook",
+        "--overlap",
+        "0s",
+        "--secret",
+        "whsec_bmV3ZXN0",
+    ];
+    let (code, out, note) = webhooks(&world, &at_once).await;
+    assert_eq!((code, &*out), (Some(0), ""), "it is known already: {note}");
+    let request = loop {
+        let request = told(&world, &app, &mut receiver).await;
+        if signatures(&request) == 1 {
+            break request;
+        }
+    };
+    assert!(is_signed_by("whsec_bmV3ZXN0", &request) && !is_signed_by(new, &request));
 }
 
 #[tokio::test]
@@ -211,15 +325,9 @@ async fn a_test_is_sent_once_and_its_answer_is_printed() {
     assert_eq!(dead[0]["id"], failed.id(), "it is not tried again");
 
     let (presence, message) = (receiver.url("/p"), receiver.url("/m"));
-    let yalgaar = [
-        "--format",
-        "yalgaar",
-        "--presence-url",
-        &presence,
-        "--message-url",
-        &message,
-    ];
-    said(&world, &[&["add", "1", "--id", "pair"], &yalgaar[..]].concat()).await;
+    // Of which format it is follows from that.
+    let pair = ["--presence-url", &presence, "--message-url", &message];
+    said(&world, &[&["add", "1", "--id", "pair"], &pair[..]].concat()).await;
     let (_, out, _) = webhooks(&world, &["test", "1", "pair"]).await;
     assert_eq!(out.lines().count(), 2, "{out}");
     let mut paths = [receiver.next().await.path, receiver.next().await.path];
@@ -246,7 +354,44 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
             "has an endpoint hook already",
         ),
         (&["add", "2", "--url", &url], 1, "the configuration has no app 2"),
-        (&["add", "1"], 2, "url is missing"),
+        (&["add", "1"], 2, "this is no endpoint:\n  --url is missing"),
+        (
+            &["add", "1", "--url", &url, "--message-url", &url],
+            2,
+            "--message-url is for the format \"yalgaar\"",
+        ),
+        (
+            &["add", "1", "--format", "yalgaar"],
+            2,
+            "--presence-url is missing",
+        ),
+        (
+            &["add", "1", "--url", &url, "--batch-ms", "60001"],
+            2,
+            "--batch-ms must be at most",
+        ),
+        (
+            &["add", "1", "--url", &url, "--secret", "short"],
+            2,
+            "--secret must be whsec_",
+        ),
+        (
+            &["add", "1", "--url", &url, "--channel-prefix", "a b"],
+            2,
+            "--channel-prefix \"a b\" is not",
+        ),
+        (
+            &["add", "1", "--url", &url, "--id", "a b"],
+            2,
+            "--id must be 1 to 64 letters",
+        ),
+        (&["rotate", "1", "own"], 2, "is of the configuration"),
+        (
+            &["rotate", "1", "hook", "--secret", "short"],
+            2,
+            "--secret must be whsec_",
+        ),
+        (&["rotate", "1", "hook", "--overlap", "soon"], 2, "must be as 90s"),
         (&["add", "1", "--url", "http://10.0.0.1/"], 2, "url "),
         (
             &["add", "1", "--url", &url, "--events", "bind"],
@@ -256,7 +401,7 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
         (
             &["add", "1", "--url", &url, "--events", "joined"],
             2,
-            "unknown variant `joined`",
+            "[possible values: channel_occupied,",
         ),
         (
             &["add", "1", "--url", &url, "--header", "Host: a"],
@@ -271,7 +416,7 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
         (
             &["set", "1", "hook", "--batch-size", "0"],
             2,
-            "batch_size must be between",
+            "--batch-size must be between",
         ),
         (
             &["set", "1", "nobody", "--batch-ms", "1"],

@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 use dunlin_protocol::names::AppId;
 use serde::de::{DeserializeOwned, IntoDeserializer as _};
@@ -33,6 +34,8 @@ pub(in crate::cli) enum WebhooksCommand {
     Add(AddArgs),
     /// Change an endpoint of the database; what is not given stays as it is
     Set(SetArgs),
+    /// Give an endpoint of the database a new secret; the old one signs as well for a while
+    Rotate(RotateArgs),
     /// Remove an endpoint from the database; what waits for it is given up
     Remove(EndpointArgs),
     /// Send an endpoint of the database nothing more; what waits for it waits on
@@ -45,11 +48,14 @@ pub(in crate::cli) enum WebhooksCommand {
     Verify(VerifyArgs),
 }
 
+/// Where help texts have what all commands have.
+const LAST: usize = 900;
+
 /// Where the deliveries are.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StoreArgs {
     /// The configuration file of the server [otherwise: the variable DUNLIN_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = LAST)]
     pub(super) config: Option<PathBuf>,
 }
 
@@ -201,6 +207,9 @@ pub(in crate::cli) struct AddArgs {
     /// A name: letters, digits, _ and - [otherwise: one that follows from format and URLs]
     #[arg(long, value_name = "ENDPOINT")]
     pub(super) id: Option<String>,
+    /// Nothing is sent, and nothing kept for it, until it is enabled
+    #[arg(long)]
+    pub(super) disabled: bool,
     #[command(flatten)]
     pub(super) settings: SettingsArgs,
     #[command(flatten)]
@@ -214,47 +223,59 @@ pub(in crate::cli) struct SetArgs {
     /// Only if it is still of this version, the number behind "database" in the list of endpoints
     #[arg(long, value_name = "N")]
     pub(super) version: Option<i64>,
+    /// All that the format has, for one that was told of less
+    #[arg(long, conflicts_with = "events")]
+    pub(super) all_events: bool,
     #[command(flatten)]
     pub(super) settings: SettingsArgs,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct RotateArgs {
+    #[command(flatten)]
+    pub(super) endpoint: EndpointArgs,
+    /// The new one, whsec_ and base64 [otherwise: one is made, and printed]
+    #[arg(long)]
+    pub(super) secret: Option<ConfigSecret>,
+    /// How long the old one signs as well: 90s, 15m, 24h, 7d; 0s: no longer
+    #[arg(long, value_name = "TIME", value_parser = time::span, default_value = "24h")]
+    pub(super) overlap: Duration,
 }
 
 /// What an entry of [[apps.webhooks]] holds.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct SettingsArgs {
-    /// Where the requests go
+    /// Where the requests go, in the format pusher
     #[arg(long)]
     url: Option<String>,
-    /// pusher, or yalgaar, which has its own two URLs [otherwise: pusher]
-    #[arg(long, value_parser = named::<BodyFormat>)]
+    /// What the bodies look like [at first: that to which the URLs belong]
+    #[arg(long, value_parser = format())]
     format: Option<BodyFormat>,
-    /// Yalgaar: where binds and unbinds go
+    /// Where binds and unbinds go, in the format yalgaar
     #[arg(long, value_name = "URL")]
     presence_url: Option<String>,
-    /// Yalgaar: where messages go
+    /// Where messages go, in the format yalgaar
     #[arg(long, value_name = "URL")]
     message_url: Option<String>,
-    /// What it is told of, with commas between [otherwise: all that the format has]
-    #[arg(long, value_delimiter = ',', value_parser = named::<EventType>)]
+    /// What it is told of, with commas between; the last three are of the format yalgaar [at first: all of its format]
+    #[arg(long, value_delimiter = ',', value_parser = event_type())]
     events: Option<Vec<EventType>>,
-    /// All that the format has, for one that was told of less
-    #[arg(long, conflicts_with = "events")]
-    all_events: bool,
     /// Only channels whose name begins so; empty: all
     #[arg(long, value_name = "PREFIX")]
     channel_prefix: Option<String>,
     /// A header that is sent along, "Name: value", or "Name:" to take one away; may be given more than once
     #[arg(long, value_name = "HEADER", value_parser = own_header)]
     header: Vec<(String, ConfigSecret)>,
-    /// For the webhook-signature, whsec_ and base64 [otherwise, or if empty: the secret of the app]
+    /// For the webhook-signature, whsec_ and base64, from now on; empty: the secret of the app [at first: that]
     #[arg(long)]
     secret: Option<ConfigSecret>,
-    /// Signs as well, until all receivers have learnt the new one; empty: none
+    /// Signs as well, until it is taken away; empty: none
     #[arg(long, value_name = "SECRET")]
     previous_secret: Option<ConfigSecret>,
-    /// How long an event waits for others to share its request
+    /// How long an event waits for others to share its request, at most 60000 [at first: 1000]
     #[arg(long, value_name = "MS")]
     batch_ms: Option<u64>,
-    /// Most events in a request
+    /// Most events in a request, 1 to 1000 [at first: 100]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Give up after five minutes instead of days
@@ -265,17 +286,40 @@ pub(in crate::cli) struct SettingsArgs {
     description: Option<String>,
 }
 
-impl SettingsArgs {
+impl AddArgs {
+    /// The endpoint as it would be written down.
+    pub(super) fn section(&self) -> EndpointSection {
+        let mut section = EndpointSection {
+            id: self.id.clone().unwrap_or_default(),
+            enabled: !self.disabled,
+            ..EndpointSection::default()
+        };
+        let settings = &self.settings;
+        if settings.url.is_none() && (settings.presence_url.is_some() || settings.message_url.is_some()) {
+            section.format = BodyFormat::Yalgaar;
+        }
+        settings.apply(&mut section);
+        section
+    }
+}
+
+impl SetArgs {
     /// Changes what was given.
     pub(super) fn apply(&self, section: &mut EndpointSection) {
+        if self.all_events {
+            section.events.clear();
+        }
+        self.settings.apply(section);
+    }
+}
+
+impl SettingsArgs {
+    fn apply(&self, section: &mut EndpointSection) {
         set(&mut section.url, self.url.as_ref());
         set(&mut section.format, self.format.as_ref());
         set(&mut section.presence_url, self.presence_url.as_ref());
         set(&mut section.message_url, self.message_url.as_ref());
         set(&mut section.events, self.events.as_ref());
-        if self.all_events {
-            section.events.clear();
-        }
         set(&mut section.channel_prefix, self.channel_prefix.as_ref());
         for (name, value) in &self.header {
             if value.expose().is_empty() {
@@ -283,6 +327,9 @@ impl SettingsArgs {
             } else {
                 section.headers.insert(name.clone(), value.clone());
             }
+        }
+        if self.previous_secret.is_some() {
+            section.previous_secret_until_ms = 0;
         }
         let secrets = [
             (&mut section.secret, &self.secret),
@@ -329,6 +376,15 @@ fn endpoint(text: &str) -> EndpointId {
 fn state(text: &str) -> Result<State, String> {
     let found = State::ALL.into_iter().find(|state| state.as_str() == text);
     found.ok_or_else(|| "must be pending, done or dead".to_owned())
+}
+
+fn format() -> impl TypedValueParser<Value = BodyFormat> {
+    let all = [BodyFormat::Pusher, BodyFormat::Yalgaar];
+    PossibleValuesParser::new(all.map(BodyFormat::as_str)).try_map(|name| named(&name))
+}
+
+fn event_type() -> impl TypedValueParser<Value = EventType> {
+    PossibleValuesParser::new(EventType::ALL.map(EventType::as_str)).try_map(|name| named(&name))
 }
 
 /// One of the names that the configuration has for it.
@@ -408,18 +464,49 @@ mod tests {
         assert!(!shown.contains("whsec") && !shown.contains("hush"), "{shown}");
     }
 
+    fn added(line: &str) -> EndpointSection {
+        match parse(line) {
+            Ok(WebhooksCommand::Add(args)) => args.section(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_format_of_a_new_endpoint_follows_from_its_urls() {
+        for (line, format) in [
+            ("webhooks add 1 --url u", BodyFormat::Pusher),
+            (
+                "webhooks add 1 --presence-url u --message-url v",
+                BodyFormat::Yalgaar,
+            ),
+            ("webhooks add 1 --message-url v --disabled", BodyFormat::Yalgaar),
+            ("webhooks add 1 --url u --message-url v", BodyFormat::Pusher),
+            (
+                "webhooks add 1 --format pusher --message-url v",
+                BodyFormat::Pusher,
+            ),
+        ] {
+            let section = added(line);
+            assert_eq!(
+                (section.format, section.enabled),
+                (format, !line.contains("--disabled")),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_configuration() {
+        for one in EventType::ALL {
+            assert_eq!(named(one.as_str()), Ok(one));
+        }
+    }
+
     #[test]
     fn what_is_given_is_changed_and_nothing_else() {
-        let apply = |line: &str, section: &mut EndpointSection| match parse(line) {
-            Ok(WebhooksCommand::Add(args)) => args.settings.apply(section),
-            Ok(WebhooksCommand::Set(args)) => args.settings.apply(section),
-            other => panic!("{line}: {other:?}"),
-        };
-        let mut section = EndpointSection::default();
-        apply(
+        let mut section = added(
             "webhooks add 1 --url https://a.example/ --events member_added,member_removed --header X-A:1 --header X-B:2 \
              --secret whsec_YQ== --batch-ms 5 --batch-size 7 --short-retries --channel-prefix presence- --description d",
-            &mut section,
         );
         let expected = EndpointSection {
             url: "https://a.example/".to_owned(),
@@ -436,11 +523,13 @@ mod tests {
             ..EndpointSection::default()
         };
         assert_eq!(section, expected);
-        apply(
-            "webhooks set 1 a --all-events --header X-A: --secret= --previous-secret whsec_YQ== --short-retries=false \
-             --url= --format yalgaar --message-url https://b.example/",
-            &mut section,
-        );
+        section.previous_secret_until_ms = 7;
+        let line = "webhooks set 1 a --all-events --header X-A: --secret= --previous-secret whsec_YQ== \
+             --short-retries=false --url= --format yalgaar --message-url https://b.example/";
+        match parse(line) {
+            Ok(WebhooksCommand::Set(args)) => args.apply(&mut section),
+            other => panic!("{line}: {other:?}"),
+        }
         let changed = EndpointSection {
             url: String::new(),
             format: BodyFormat::Yalgaar,

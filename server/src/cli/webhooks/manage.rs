@@ -1,23 +1,21 @@
-//! `dunlin webhooks add`, `set`, `remove`, `disable` and `enable`
+//! `dunlin webhooks add`, `set`, `rotate`, `remove`, `disable` and `enable`
 
 use dunlin_protocol::names::AppId;
 
-use super::args::{AddArgs, EndpointArgs, SetArgs};
+use super::args::{AddArgs, EndpointArgs, RotateArgs, SetArgs};
 use super::platform::Platform;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
+use crate::cli::time;
 use crate::clock;
-use crate::config::EndpointSection;
-use crate::webhooks::endpoint::Endpoint;
+use crate::config::{ConfigSecret, EndpointSection};
+use crate::webhooks::endpoint::{BadOption, Endpoint};
 use crate::webhooks::registry::{self, Registered};
+use crate::webhooks::sign;
 use crate::webhooks::store::{EndpointChange, StoredEndpoint};
 
 pub(super) async fn add(args: &AddArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
-    let mut section = EndpointSection {
-        id: args.id.clone().unwrap_or_default(),
-        ..EndpointSection::default()
-    };
-    args.settings.apply(&mut section);
+    let section = args.section();
     let Endpoint { app, id, .. } = judged(platform, &args.app, &section)?;
     let ours = platform.endpoints(Some(&app)).await?;
     if ours.iter().any(|other| other.id == id && other.stored.is_none()) {
@@ -29,7 +27,7 @@ pub(super) async fn add(args: &AddArgs, platform: &Platform, out: &mut Out) -> R
         app: app.clone(),
         id: id.clone(),
         settings: registry::settings(&section),
-        enabled: true,
+        enabled: section.enabled,
         replaces: None,
     };
     let added = platform.store.put_endpoint(&change, clock::unix_millis()).await?;
@@ -38,7 +36,10 @@ pub(super) async fn add(args: &AddArgs, platform: &Platform, out: &mut Out) -> R
             "app {app} has an endpoint {id} already: see `dunlin webhooks set`"
         )));
     }
-    out.line(format_args!("endpoint {id} of app {app} is there"));
+    let next = if section.enabled { "test" } else { "enable" };
+    out.line(format_args!(
+        "endpoint {id} of app {app} is there: go on with `dunlin webhooks {next} {app} {id}`"
+    ));
     Ok(())
 }
 
@@ -48,12 +49,9 @@ pub(super) async fn set(args: &SetArgs, platform: &Platform, out: &mut Out) -> R
     if args.version.is_some_and(|version| version != stored.version) {
         return Err(overtaken(&stored));
     }
-    let mut section = registry::section(&stored)
-        .map_err(|error| CliError::Usage(format!("the settings of {endpoint} cannot be read: {error}")))?;
-    args.settings.apply(&mut section);
-    judged(platform, app, &section)?;
-    let (settings, enabled) = (registry::settings(&section), stored.enabled);
-    let version = put(platform, &stored, settings, enabled).await?;
+    let mut section = settings(&stored)?;
+    args.apply(&mut section);
+    let version = change(platform, &stored, &section).await?;
     out.line(format_args!(
         "endpoint {endpoint} of app {app} is changed: version {version}"
     ));
@@ -112,6 +110,48 @@ pub(super) async fn enable(args: &EndpointArgs, platform: &Platform, out: &mut O
     Ok(())
 }
 
+/// Gives an endpoint of the database a new secret.
+pub(super) async fn rotate(args: &RotateArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+    let EndpointArgs { app, endpoint, .. } = &args.endpoint;
+    let stored = of_the_database(platform.endpoint(&args.endpoint).await?)?;
+    let mut section = settings(&stored)?;
+    let written = |secret: &[u8]| ConfigSecret::from(&*sign::in_standard(secret));
+    let old = match section.secret.take() {
+        Some(secret) => secret,
+        None => written(platform.app(app)?.secret.expose().as_bytes()),
+    };
+    let made = || written(&rand::random::<[u8; 32]>());
+    let new = args.secret.clone().unwrap_or_else(made);
+    if old == new {
+        return Err(CliError::Usage(format!(
+            "that is the secret of endpoint {endpoint} already"
+        )));
+    }
+    let is_now = args.overlap.is_zero();
+    let until_ms = clock::unix_millis().saturating_add(clock::millis(args.overlap));
+    section.secret = Some(new.clone());
+    section.previous_secret = Some(old).filter(|_| !is_now);
+    section.previous_secret_until_ms = if is_now { 0 } else { until_ms };
+    change(platform, &stored, &section).await?;
+    if args.secret.is_none() {
+        out.line(new.expose());
+    }
+    let besides = if is_now {
+        String::new()
+    } else {
+        format!(", and until {} by the old one as well", time::show(until_ms))
+    };
+    out.complain(format_args!(
+        "requests to endpoint {endpoint} of app {app} are signed by the new secret{besides}"
+    ));
+    Ok(())
+}
+
+fn settings(stored: &StoredEndpoint) -> Result<EndpointSection, CliError> {
+    registry::section(stored)
+        .map_err(|error| CliError::Usage(format!("the settings of {} cannot be read: {error}", stored.id)))
+}
+
 fn of_the_database(found: Registered) -> Result<StoredEndpoint, CliError> {
     let Registered { app, id, stored, .. } = found;
     stored.ok_or_else(|| {
@@ -119,6 +159,16 @@ fn of_the_database(found: Registered) -> Result<StoredEndpoint, CliError> {
             "endpoint {id} of app {app} is of the configuration: it is changed there"
         ))
     })
+}
+
+/// Keeps what has to be an endpoint in the place of what was there, and returns its version.
+async fn change(
+    platform: &Platform,
+    stored: &StoredEndpoint,
+    section: &EndpointSection,
+) -> Result<i64, CliError> {
+    judged(platform, &stored.app, section)?;
+    put(platform, stored, registry::settings(section), stored.enabled).await
 }
 
 async fn put(
@@ -141,8 +191,20 @@ async fn put(
 /// The endpoint that the settings make, which have to be those of one.
 fn judged(platform: &Platform, app: &AppId, section: &EndpointSection) -> Result<Endpoint, CliError> {
     let guard = platform.config.guard();
-    Endpoint::new(platform.app(app)?, section, &guard)
-        .map_err(|bad| CliError::Usage(registry::in_words(&bad)))
+    let judged = Endpoint::new(platform.app(app)?, section, &guard);
+    judged.map_err(|bad| CliError::Usage(in_flags(&bad)))
+}
+
+/// What is wrong, line by line and by the names that options have here.
+fn in_flags(bad: &[BadOption]) -> String {
+    let lines = bad.iter().map(|BadOption { option, what }| {
+        let flag = match *option {
+            "headers" => "header".to_owned(),
+            option => option.replace('_', "-"),
+        };
+        format!("\n  --{flag} {what}")
+    });
+    format!("this is no endpoint:{}", lines.collect::<String>())
 }
 
 fn overtaken(stored: &StoredEndpoint) -> CliError {

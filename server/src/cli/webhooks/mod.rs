@@ -33,6 +33,9 @@ pub(super) async fn run(command: &WebhooksCommand, out: &mut Out) -> Result<(), 
         WebhooksCommand::Set(args) => {
             manage::set(args, &Platform::open(&args.endpoint.store).await?, out).await
         }
+        WebhooksCommand::Rotate(args) => {
+            manage::rotate(args, &Platform::open(&args.endpoint.store).await?, out).await
+        }
         WebhooksCommand::Remove(args) => manage::remove(args, &Platform::open(&args.store).await?, out).await,
         WebhooksCommand::Disable(args) => {
             manage::disable(args, &Platform::open(&args.store).await?, out).await
