@@ -36,6 +36,9 @@ pub struct EndpointSection {
     pub events: Vec<EventType>,
     /// Only channels whose name begins so; empty: all.
     pub channel_prefix: String,
+    /// Only channels of these names, in which `*` stands for anything; those with `!` in front of them are left out. Empty:
+    /// all.
+    pub channels: Vec<String>,
     /// Sent with every request, by name. Secrets, because they often are.
     #[serde(deserialize_with = "headers", serialize_with = "exposed_headers")]
     pub headers: BTreeMap<String, ConfigSecret>,
@@ -72,6 +75,7 @@ impl Default for EndpointSection {
             message_url: String::new(),
             events: Vec::new(),
             channel_prefix: String::new(),
+            channels: Vec::new(),
             headers: BTreeMap::new(),
             secret: None,
             previous_secret: None,

@@ -673,7 +673,7 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
     let own = one(
         "[[apps.webhooks]]\nformat = \"yalgaar\"\nmessage_url = \"http://127.0.0.1:8000/m\"\nid = \"m\"\n\
         events = [\"message\", \"bind\"]\nheaders = { X-A = \"b\" }\nbatch_ms = 0\nbatch_size = 1\n\
-        channel_prefix = \"private-\"\nsecret = \"whsec_bmV3\"\nprevious_secret = \"whsec_b2xk\"\n\
+        channel_prefix = \"private-\"\nchannels = [\"*-eu\"]\nsecret = \"whsec_bmV3\"\nprevious_secret = \"whsec_b2xk\"\n\
         previous_secret_until_ms = 7\nshort_retries = true\n\
         enabled = false\ndescription = \"d\"\n",
     );
@@ -687,6 +687,7 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
         message_url: "http://127.0.0.1:8000/m".to_owned(),
         events: vec![EventType::Message, EventType::Bind],
         channel_prefix: "private-".to_owned(),
+        channels: vec!["*-eu".to_owned()],
         headers: [("X-A".to_owned(), ConfigSecret::from("b"))].into(),
         secret: Some(ConfigSecret::from("whsec_bmV3")),
         previous_secret: Some(ConfigSecret::from("whsec_b2xk")),
@@ -755,6 +756,10 @@ fn an_endpoint_that_cannot_be_is_refused() {
         (
             "channel_prefix = \"a b\"",
             "webhooks[0].channel_prefix (FILE, line 5): \"a b\" is not how",
+        ),
+        (
+            "channels = [\"a\", \"a b\"]",
+            "webhooks[0].channels (FILE, line 5): \"a b\" is no pattern",
         ),
         (
             "channel_prefix = \"#server-to-user-1\"",

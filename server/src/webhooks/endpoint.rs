@@ -9,6 +9,7 @@ use dunlin_protocol::signature::Secret;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
+use super::channels::{self, Channels};
 use super::delivery::{EndpointId, Source};
 use super::egress::{EndpointUrl, Guard};
 use super::event::ChannelEvent;
@@ -24,6 +25,9 @@ const MAX_BATCH_SIZE: usize = 1000;
 
 /// A minute, in milliseconds: whoever waits longer than that for company wants a report, not a webhook.
 const MAX_BATCH_MS: u64 = 60_000;
+
+/// Patterns of channels: each is looked at for every event.
+const MAX_PATTERNS: usize = 100;
 
 /// Headers of its own that an endpoint may have, and the longest value of one in bytes.
 const MAX_HEADERS: usize = 32;
@@ -73,7 +77,7 @@ pub struct Endpoint {
     previous: Option<(Secret, u64)>,
     targets: Targets,
     events: EventTypes,
-    channel_prefix: String,
+    channels: Channels,
 }
 
 #[derive(Debug)]
@@ -136,7 +140,7 @@ impl Endpoint {
         let headers = judge.headers(section);
         judge.events(section);
         judge.batch(section);
-        judge.channel_prefix(section);
+        let channels = judge.channels(section);
         let secret = judge.secret("secret", section.secret.as_ref());
         let previous = judge.secret("previous_secret", section.previous_secret.as_ref());
         let (Some(targets), true) = (targets, judge.bad.is_empty()) else {
@@ -162,7 +166,7 @@ impl Endpoint {
             app_secret,
             targets,
             events: EventTypes::of(&section.events),
-            channel_prefix: section.channel_prefix.clone(),
+            channels,
         })
     }
 
@@ -222,7 +226,7 @@ impl Endpoint {
 
     /// Where an event goes, or that it is none of its business.
     pub fn source_of(&self, channel: &ChannelName, event: &ChannelEvent) -> Option<Source> {
-        if !self.enabled || channel.kind().is_user() || !channel.as_str().starts_with(&self.channel_prefix) {
+        if !self.enabled || channel.kind().is_user() || !self.channels.has(channel) {
             return None;
         }
         if matches!(event, ChannelEvent::Published(published) if is_reserved(&published.name)) {
@@ -436,14 +440,25 @@ impl Judge<'_> {
         );
     }
 
-    fn channel_prefix(&mut self, section: &EndpointSection) {
-        let prefix = &section.channel_prefix;
-        let could_match = prefix.is_empty()
-            || prefix
-                .parse::<ChannelName>()
-                .is_ok_and(|name| !name.kind().is_user());
+    fn channels(&mut self, section: &EndpointSection) -> Channels {
+        let EndpointSection {
+            channel_prefix: prefix,
+            channels: patterns,
+            ..
+        } = section;
+        let is_sound = prefix.is_empty() || channels::is_beginning(prefix);
         let what = format!("{prefix:?} is not how a channel's name begins");
-        self.unless(could_match, "channel_prefix", what);
+        self.unless(is_sound, "channel_prefix", what);
+        let what = format!("must be at most {MAX_PATTERNS}");
+        self.unless(patterns.len() <= MAX_PATTERNS, "channels", what);
+        for pattern in patterns.iter().filter(|pattern| !channels::is_pattern(pattern)) {
+            let what = format!(
+                "{pattern:?} is no pattern: write a channel's name in which * stands for anything, and ! in front of it to \
+                 leave channels out"
+            );
+            self.add("channels", what);
+        }
+        Channels::new(prefix, patterns)
     }
 
     fn secret(&mut self, option: &'static str, secret: Option<&ConfigSecret>) -> Option<Secret> {
@@ -575,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_chosen_by_their_beginning_and_some_things_are_nobodys_business() {
+    fn channels_are_chosen_by_their_names_and_some_things_are_nobodys_business() {
         let occupied = ChannelEvent::Occupied;
         let prefixed = endpoint(&EndpointSection {
             channel_prefix: "presence-a".to_owned(),
@@ -589,6 +604,14 @@ mod tests {
             ("private-presence-a", false),
         ] {
             let source = prefixed.source_of(&channel.parse().unwrap(), &occupied);
+            assert_eq!(source.is_some(), passes, "{channel}");
+        }
+        let chosen = endpoint(&EndpointSection {
+            channels: ["a-*".to_owned(), "!a-b".to_owned()].into(),
+            ..pusher()
+        });
+        for (channel, passes) in [("a-a", true), ("a-b", false), ("b", false)] {
+            let source = chosen.source_of(&channel.parse().unwrap(), &occupied);
             assert_eq!(source.is_some(), passes, "{channel}");
         }
         let user = "#server-to-user-1".parse().unwrap();

@@ -94,6 +94,8 @@ async fn whatever_is_said_of_a_new_endpoint_is_heeded() {
         ["--url", &url],
         ["--events", "channel_occupied,cache_miss"],
         ["--channel-prefix", "told-"],
+        ["--channel", "told-*"],
+        ["--channel", "!*-secret"],
         ["--header", "X-Shop: 7"],
         // Longer than the test may take: only that there are two sends them.
         ["--batch-ms", "60000"],
@@ -109,7 +111,11 @@ async fn whatever_is_said_of_a_new_endpoint_is_heeded() {
     let mut request = None;
     for n in 0..50 {
         let mut client = Client::connect(&world, &app).await;
-        for channel in [format!("other-{n}"), format!("told-{n}")] {
+        for channel in [
+            format!("other-{n}"),
+            format!("told-{n}-secret"),
+            format!("told-{n}"),
+        ] {
             client.subscribe(&channel).await;
         }
         request = receiver.next_within(Duration::from_millis(200)).await;
@@ -122,7 +128,10 @@ async fn whatever_is_said_of_a_new_endpoint_is_heeded() {
     for event in request.events() {
         assert_eq!(event["name"], "channel_occupied");
         let channel = event["channel"].as_str().expect("a name");
-        assert!(channel.starts_with("told-"), "{channel}");
+        assert!(
+            channel.starts_with("told-") && !channel.ends_with("-secret"),
+            "{channel}"
+        );
     }
     assert_eq!(request.header("x-shop"), Some("7"));
     assert!(is_signed_by("whsec_c2hvcA==", &request));

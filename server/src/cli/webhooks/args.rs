@@ -226,6 +226,9 @@ pub(in crate::cli) struct SetArgs {
     /// All that the format has, for one that was told of less
     #[arg(long, conflicts_with = "events")]
     pub(super) all_events: bool,
+    /// All channels but for --channel-prefix, for one that was told of some only
+    #[arg(long, conflicts_with = "channel")]
+    pub(super) all_channels: bool,
     #[command(flatten)]
     pub(super) settings: SettingsArgs,
 }
@@ -263,6 +266,10 @@ pub(in crate::cli) struct SettingsArgs {
     /// Only channels whose name begins so; empty: all
     #[arg(long, value_name = "PREFIX")]
     channel_prefix: Option<String>,
+    /// Only channels of this name, in which * stands for anything, or with ! in front not those; may be given more than
+    /// once
+    #[arg(long, value_name = "PATTERN")]
+    channel: Option<Vec<String>>,
     /// A header that is sent along, "Name: value", or "Name:" to take one away; may be given more than once
     #[arg(long, value_name = "HEADER", value_parser = own_header)]
     header: Vec<(String, ConfigSecret)>,
@@ -309,6 +316,9 @@ impl SetArgs {
         if self.all_events {
             section.events.clear();
         }
+        if self.all_channels {
+            section.channels.clear();
+        }
         self.settings.apply(section);
     }
 }
@@ -321,6 +331,7 @@ impl SettingsArgs {
         set(&mut section.message_url, self.message_url.as_ref());
         set(&mut section.events, self.events.as_ref());
         set(&mut section.channel_prefix, self.channel_prefix.as_ref());
+        set(&mut section.channels, self.channel.as_ref());
         for (name, value) in &self.header {
             if value.expose().is_empty() {
                 section.headers.remove(name);
@@ -506,7 +517,7 @@ mod tests {
     fn what_is_given_is_changed_and_nothing_else() {
         let mut section = added(
             "webhooks add 1 --url https://a.example/ --events member_added,member_removed --header X-A:1 --header X-B:2 \
-             --secret whsec_YQ== --batch-ms 5 --batch-size 7 --short-retries --channel-prefix presence- --description d",
+             --channel *-eu --channel !presence-b* --secret whsec_YQ== --batch-ms 5 --batch-size 7 --short-retries --channel-prefix presence- --description d",
         );
         let expected = EndpointSection {
             url: "https://a.example/".to_owned(),
@@ -519,12 +530,13 @@ mod tests {
             batch_size: 7,
             short_retries: true,
             channel_prefix: "presence-".to_owned(),
+            channels: ["*-eu", "!presence-b*"].map(str::to_owned).into(),
             description: "d".to_owned(),
             ..EndpointSection::default()
         };
         assert_eq!(section, expected);
         section.previous_secret_until_ms = 7;
-        let line = "webhooks set 1 a --all-events --header X-A: --secret= --previous-secret whsec_YQ== \
+        let line = "webhooks set 1 a --all-events --all-channels --header X-A: --secret= --previous-secret whsec_YQ== \
              --short-retries=false --url= --format yalgaar --message-url https://b.example/";
         match parse(line) {
             Ok(WebhooksCommand::Set(args)) => args.apply(&mut section),
@@ -535,6 +547,7 @@ mod tests {
             format: BodyFormat::Yalgaar,
             message_url: "https://b.example/".to_owned(),
             events: Vec::new(),
+            channels: Vec::new(),
             headers: [("x-b".to_owned(), ConfigSecret::from("2"))].into(),
             secret: None,
             previous_secret: Some(ConfigSecret::from("whsec_YQ==")),

@@ -200,6 +200,7 @@ fn in_flags(bad: &[BadOption]) -> String {
     let lines = bad.iter().map(|BadOption { option, what }| {
         let flag = match *option {
             "headers" => "header".to_owned(),
+            "channels" => "channel".to_owned(),
             option => option.replace('_', "-"),
         };
         format!("\n  --{flag} {what}")
