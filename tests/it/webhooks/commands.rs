@@ -1,15 +1,17 @@
 //! `dunlin webhooks`: what a person sees of deliveries, and sends again.
 
+use super::numbers::usage;
 use super::receiver::{Receiver, Reply};
 use super::{endpoint, occupied};
 use crate::cli::{dunlin, run};
 use crate::client::Client;
-use crate::world::{App, World, eventually};
-use serde_json::Value;
+use crate::world::{App, World, eventually, eventually_within};
+use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// One attempt, and that is all.
 const ONE_ATTEMPT: &str = "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nretry_schedule_ms = [0]";
@@ -173,17 +175,29 @@ async fn an_endpoint_that_was_gone_is_enabled_and_told_what_it_missed() {
     let line = line.await;
     assert!(line.contains(": it answered 410 Gone "), "why: {line}");
     assert!(line.contains("  410  "), "its latest attempt: {line}");
-    let json: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
-    assert_eq!((&json["app"], &json["endpoint"]), (&"1".into(), &"hook".into()));
+    let listed: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
     assert_eq!(
-        (&json["state"], &json["why"]),
+        (&listed["app"], &listed["endpoint"]),
+        (&"1".into(), &"hook".into())
+    );
+    assert_eq!(
+        (&listed["state"], &listed["why"]),
         (&"disabled".into(), &"it answered 410 Gone".into())
     );
     assert!(
-        json["disabled_at_ms"].is_u64() && json["failing_since_ms"].is_u64(),
-        "{json}"
+        listed["disabled_at_ms"].is_u64() && listed["failing_since_ms"].is_u64(),
+        "{listed}"
     );
-    assert_eq!(json["latest"]["status"], 410);
+    assert_eq!(listed["latest"]["status"], 410);
+    let usage = eventually_within(Duration::from_secs(20), || async {
+        let usage = usage(&world, &app).await;
+        usage["disabled"]["hook"].is_object().then_some(usage)
+    });
+    let usage = usage.await.expect("the store is asked every few seconds");
+    assert_eq!(
+        usage["disabled"]["hook"],
+        json!({ "since_ms": listed["disabled_at_ms"], "why": "gone" })
+    );
     is_back.store(true, Ordering::Relaxed);
     said(&world, &["enable", "1", "hook"]).await;
     let listed = said(&world, &["endpoints"]).await;

@@ -232,6 +232,11 @@ async fn an_endpoint_can_be_added_changed_and_removed_while_servers_run() {
     let (code, _, err) = webhooks(&world, &set).await;
     assert_eq!(code, Some(1), "somebody was faster");
     assert!(err.contains("was changed meanwhile"), "{err}");
+    let again = ["set", "1", "hook", "--url", &moved];
+    assert_eq!(
+        said(&world, &again).await,
+        "endpoint hook of app 1 is as it was: version 2\n"
+    );
     loop {
         let request = told(&world, &app, &mut receiver).await;
         if request.path == "/moved" {

@@ -14,10 +14,7 @@ use crate::config::EndpointSection;
 use crate::webhooks::delivery::Source;
 use crate::webhooks::egress::EndpointUrl;
 use crate::webhooks::registry::Registered;
-use crate::webhooks::store::EndpointState;
-
-/// What an endpoint says that is not there any more.
-const GONE: u16 = 410;
+use crate::webhooks::store::{Disabled, EndpointState, WhyDisabled};
 
 /// Of each endpoint: where it comes from, where its requests go, how it does, and its latest attempt.
 pub(super) async fn list(args: &EndpointsArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
@@ -139,55 +136,24 @@ enum Health {
 }
 
 fn health(endpoint: &Registered, state: &EndpointState) -> Health {
-    match (&endpoint.endpoint, state.disabled_at_ms, state.failing_since_ms) {
+    match (&endpoint.endpoint, state.disabled(), state.failing_since_ms) {
         (Err(why), ..) => Health::NotUsed(why.to_string()),
         (Ok(endpoint), ..) if !endpoint.enabled => Health::Off,
-        (Ok(_), Some(since_ms), _) => Health::Disabled {
+        (Ok(_), Some(Disabled { since_ms, why }), _) => Health::Disabled {
             since_ms,
-            why: why_disabled(state),
+            why: why_disabled(why),
         },
         (Ok(_), None, Some(since_ms)) => Health::Failing { since_ms },
         (Ok(_), None, None) => Health::Well,
     }
 }
 
-/// There are two reasons, and which it was shows in what was seen last.
-fn why_disabled(state: &EndpointState) -> String {
-    match (&state.last, state.failing_since_ms) {
-        (Some(last), _) if last.status == Some(GONE) => "it answered 410 Gone".to_owned(),
-        (_, Some(since_ms)) => format!("it took nothing since {}", time::show(since_ms)),
-        (_, None) => "it took nothing for too long".to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::webhooks::store::LastAttempt;
-
-    #[test]
-    fn why_an_endpoint_is_disabled_shows_in_what_was_seen_last() {
-        let last = |status| LastAttempt {
-            at_ms: 0,
-            status,
-            note: String::new(),
-        };
-        for (status, failing_since_ms, why) in [
-            (Some(410), Some(1000), "it answered 410 Gone"),
-            (
-                Some(500),
-                Some(1000),
-                "it took nothing since 1970-01-01T00:00:01.000Z",
-            ),
-            (None, Some(1000), "it took nothing since 1970-01-01T00:00:01.000Z"),
-            (None, None, "it took nothing for too long"),
-        ] {
-            let state = EndpointState {
-                failing_since_ms,
-                disabled_at_ms: Some(2000),
-                last: Some(last(status)),
-            };
-            assert_eq!(why_disabled(&state), why);
-        }
+fn why_disabled(why: WhyDisabled) -> String {
+    match why {
+        WhyDisabled::Gone => "it answered 410 Gone".to_owned(),
+        WhyDisabled::TookNothing {
+            since_ms: Some(at_ms),
+        } => format!("it took nothing since {}", time::show(at_ms)),
+        WhyDisabled::TookNothing { since_ms: None } => "it took nothing for too long".to_owned(),
     }
 }

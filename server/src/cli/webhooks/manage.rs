@@ -50,10 +50,15 @@ pub(super) async fn set(args: &SetArgs, platform: &Platform, out: &mut Out) -> R
         return Err(overtaken(&stored));
     }
     let mut section = settings(&stored)?;
+    let before = section.clone();
     args.apply(&mut section);
-    let version = change(platform, &stored, &section).await?;
+    let (is, version) = if section == before {
+        ("as it was", stored.version)
+    } else {
+        ("changed", change(platform, &stored, &section).await?)
+    };
     out.line(format_args!(
-        "endpoint {endpoint} of app {app} is changed: version {version}"
+        "endpoint {endpoint} of app {app} is {is}: version {version}"
     ));
     Ok(())
 }
