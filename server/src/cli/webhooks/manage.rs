@@ -2,8 +2,9 @@
 
 use dunlin_protocol::names::AppId;
 
-use super::args::{AddArgs, EndpointArgs, RotateArgs, SetArgs};
+use super::args::{EndpointArgs, RotateArgs};
 use super::platform::Platform;
+use super::settings::{AddArgs, SetArgs};
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;

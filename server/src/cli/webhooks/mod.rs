@@ -9,6 +9,7 @@ mod listen;
 mod manage;
 mod platform;
 mod replay;
+mod settings;
 mod table;
 mod test_send;
 mod verify;

@@ -26,19 +26,27 @@ impl FromStr for Hosts {
     type Err = NoHosts;
 
     fn from_str(text: &str) -> Result<Self, NoHosts> {
-        let address = text.parse::<IpAddr>().map(IpNet::from);
+        let address = text
+            .parse::<IpAddr>()
+            .map(|address| address.to_canonical().into());
         if let Ok(network) = address.or_else(|_| text.parse()) {
             return Ok(Self::Addresses(network));
         }
         let name = |name: &str| match check_name(name) {
-            Ok(()) => Ok(name.to_ascii_lowercase()),
-            Err(_) => Err(NoHosts),
+            Ok(()) if !is_number(name) => Ok(name.to_ascii_lowercase()),
+            Ok(()) | Err(_) => Err(NoHosts),
         };
         match text.strip_prefix("*.") {
             Some(parent) => Ok(Self::Below(format!(".{}", name(parent)?))),
             None => Ok(Self::Name(name(text)?)),
         }
     }
+}
+
+/// Whether URLs take it for an address in an unusual notation.
+fn is_number(name: &str) -> bool {
+    let last = name.rsplit('.').next().unwrap_or_default();
+    last.bytes().all(|byte| byte.is_ascii_digit()) || last.starts_with("0x") || last.starts_with("0X")
 }
 
 impl From<IpAddr> for Hosts {
@@ -86,6 +94,7 @@ mod tests {
             ("1.2.3.0/24", "1.2.3.5", true),
             ("2606:4700::/32", "2606:4700::1", true),
             ("2606:4700::1", "1.2.3.4", false),
+            ("::ffff:1.2.3.4", "1.2.3.4", true),
         ] {
             let hosts: Hosts = text.parse().unwrap();
             assert_eq!(
@@ -104,6 +113,8 @@ mod tests {
             "[::1]",
             "a b",
             "a.example.",
+            "127.1",
+            "0x7f000001",
         ] {
             assert_eq!(text.parse::<Hosts>(), Err(NoHosts), "{text}");
         }
