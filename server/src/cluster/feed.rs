@@ -9,7 +9,7 @@ use std::time::Duration;
 use deadpool::managed::Object;
 use dunlin_protocol::names::ChannelName;
 use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
-use redis::{RedisError, Value, from_redis_value};
+use redis::{Cmd, RedisError, Value, from_redis_value};
 use tokio::time::sleep;
 
 use super::pump::not_understood;
@@ -40,27 +40,21 @@ impl Cluster {
         let id = self.id.load_full();
         let kept = async {
             let share = PARTITIONS.div_ceil(self.readers(&lane, &id).await?.max(1));
-            let readers =
-                try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
             let (mut taken, mut commands) = (0, Vec::new());
-            for (partition, reader) in Partition::all().zip(readers) {
-                let key = self.names.reader(partition);
+            for (partition, reader) in self.reader_of_each(&lane).await? {
                 let is_mine = reader.as_deref() == Some(id.as_str());
-                let mut command;
-                if taken < share && (is_mine || reader.is_none()) {
+                let command = if taken < share && (is_mine || reader.is_none()) {
                     taken += 1;
-                    command = redis::cmd("SET");
-                    command.arg(key).arg(id.as_str());
-                    command
-                        .arg(if is_mine { "XX" } else { "NX" })
-                        .arg("PX")
-                        .arg(millis(self.section.lease));
+                    let mut take = redis::cmd("SET");
+                    take.arg(self.names.reader(partition)).arg(id.as_str());
+                    take.arg(if is_mine { "XX" } else { "NX" });
+                    take.arg("PX").arg(millis(self.section.lease));
+                    take
                 } else if is_mine {
-                    command = redis::cmd("DEL");
-                    command.arg(key);
+                    self.resign(partition)
                 } else {
                     continue;
-                }
+                };
                 commands.push((partition.number(), command));
             }
             let answers = try_join_all(commands.iter().map(|(_, command)| lane.call(command))).await?;
@@ -80,18 +74,11 @@ impl Cluster {
         let lane = self.reading_lane().await?;
         let id = self.id.load_full();
         let given = async {
-            let readers =
-                try_join_all(Partition::all().map(|partition| self.reader(&lane, partition))).await?;
-            let mine = Partition::all()
-                .zip(readers)
+            let readers = self.reader_of_each(&lane).await?;
+            let mine = readers
+                .iter()
                 .filter(|(_, reader)| reader.as_deref() == Some(id.as_str()));
-            let mut commands: Vec<_> = mine
-                .map(|(partition, _)| {
-                    let mut command = redis::cmd("DEL");
-                    command.arg(self.names.reader(partition));
-                    command
-                })
-                .collect();
+            let mut commands: Vec<Cmd> = mine.map(|(partition, _)| self.resign(*partition)).collect();
             let mut forget_me = redis::cmd("ZREM");
             forget_me.arg(self.names.readers()).arg(id.as_str());
             commands.push(forget_me);
@@ -114,11 +101,20 @@ impl Cluster {
         Ok(from_redis_value(count)?)
     }
 
-    async fn reader(&self, lane: &Lane, partition: Partition) -> Result<Option<String>, RedisError> {
-        let value = lane
-            .call(redis::cmd("GET").arg(self.names.reader(partition)))
-            .await?;
-        Ok(from_redis_value(value)?)
+    async fn reader_of_each(&self, lane: &Lane) -> Result<Vec<(Partition, Option<String>)>, RedisError> {
+        let asked = Partition::all().map(|partition| async move {
+            let mut get = redis::cmd("GET");
+            let reader = lane.call(get.arg(self.names.reader(partition))).await?;
+            Ok((partition, from_redis_value(reader)?))
+        });
+        try_join_all(asked).await
+    }
+
+    /// Whoever is not the reader any more leaves the partition to others.
+    fn resign(&self, partition: Partition) -> Cmd {
+        let mut command = redis::cmd("DEL");
+        command.arg(self.names.reader(partition));
+        command
     }
 
     async fn read_outbox(
@@ -238,6 +234,12 @@ fn parse(place: &str, fields: &[String]) -> Option<Entry> {
         },
         "member_removed" => ChannelEvent::MemberRemoved {
             user_id: field("user")?.parse().ok()?,
+        },
+        "bind" => ChannelEvent::Bound {
+            uuid: field("user")?.into(),
+        },
+        "unbind" => ChannelEvent::Unbound {
+            uuid: field("user")?.into(),
         },
         "cache_miss" => ChannelEvent::CacheMiss,
         "subscription_count" => ChannelEvent::SubscriptionCount {

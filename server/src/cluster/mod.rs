@@ -307,6 +307,7 @@ impl Presence for Cluster {
         let waiting = Waiting {
             connection: join.connection,
             user_id,
+            bound: join.bound,
             since: join.since,
         };
         let make = |topic| {
@@ -324,7 +325,7 @@ impl Presence for Cluster {
         };
         // What was joined is held until it is left.
         if let Some(held) = self.table.get(self.names.state(&thing).as_bytes())
-            && let Some(outcome) = held.leave(leave.user_id.as_ref())
+            && let Some(outcome) = held.leave(leave.user_id.as_ref(), leave.bound.as_ref())
         {
             self.act(&held, outcome);
         }
@@ -344,7 +345,7 @@ impl Presence for Cluster {
         for user_id in sign_in.watchlist.iter() {
             self.change_user(&sign_in.app, user_id, |held| held.unwatch(sign_in.connection));
         }
-        self.change_user(&sign_in.app, &sign_in.user_id, |held| held.leave(None));
+        self.change_user(&sign_in.app, &sign_in.user_id, |held| held.leave(None, None));
     }
 
     fn occupancy(&self, app: &App, channel: &ChannelName) -> Answer<Result<Occupancy, Unavailable>> {
@@ -375,13 +376,14 @@ impl Presence for Cluster {
         let waiting = Waiting {
             connection,
             user_id: None,
+            bound: None,
             since: None,
         };
         self.change_quota(app, |held| held.join(waiting.clone(), None));
     }
 
     fn dismiss(&self, app: &Arc<App>) {
-        self.change_quota(app, |held| held.leave(None));
+        self.change_quota(app, |held| held.leave(None, None));
     }
 
     fn tick(&self) {}

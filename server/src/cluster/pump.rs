@@ -175,6 +175,7 @@ pub(super) async fn run(
         names.fence(partition, &hold.node),
         names.cached(thing),
         names.history(thing),
+        names.bound(thing, &hold.node),
     ];
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let json = serde_json::to_vec(hold).map_err(|_| not_understood())?;

@@ -24,6 +24,7 @@ pub(super) struct Hold {
     pub(super) count: u32,
     pub(super) listen: bool,
     pub(super) users: Vec<Said>,
+    pub(super) bound: Vec<(UserId, u32)>,
     pub(super) full: bool,
     pub(super) limit: u32,
     pub(super) joins: u32,

@@ -261,7 +261,9 @@ impl Presence for MemoryPresence {
             return;
         };
         channel.connections = channel.connections.saturating_sub(1);
-        if let Some(bound) = &leave.bound {
+        if let Some(bound) = &leave.bound
+            && leave.app.wanted.any(News::BINDS)
+        {
             let uuid = bound.as_str().into();
             self.outbox.append(
                 &leave.app.id,

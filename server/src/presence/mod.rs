@@ -99,7 +99,7 @@ pub struct Leave {
     pub app: Arc<App>,
     pub channel: Arc<ChannelKey>,
     pub user_id: Option<UserId>,
-    /// As [`Joined::bound`] said.
+    /// As whom it was told to be bound, if it was; who it is on a presence channel in any case.
     pub bound: Option<UserId>,
 }
 

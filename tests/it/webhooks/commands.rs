@@ -2,7 +2,7 @@
 
 use super::numbers::usage;
 use super::receiver::{Receiver, Reply};
-use super::{endpoint, occupied};
+use super::{endpoint, events, occupied};
 use crate::cli::{dunlin, run};
 use crate::client::Client;
 use crate::world::{App, World, eventually, eventually_within};
@@ -83,7 +83,7 @@ async fn a_delivery_that_died_is_listed_shown_and_sent_again_the_same() {
     let mut client = Client::connect(&world, &app).await;
     client.subscribe("pub").await;
     let first = receiver.next().await;
-    assert_eq!(first.events(), [occupied("pub")]);
+    assert_eq!(events(&first), [occupied("pub")]);
 
     let dead = the_one(&world, "dead").await;
     assert_eq!(dead["id"], first.id());

@@ -1,7 +1,7 @@
 //! A worker that is killed loses nothing, and makes nothing twice what was once.
 
 use super::receiver::Receiver;
-use super::{QUICK, messages};
+use super::{QUICK, messages, numbered};
 use crate::world::{App, DEADLINE, World};
 use rustix::process::Signal;
 use std::cell::Cell;
@@ -74,12 +74,7 @@ async fn a_worker_that_is_killed_again_and_again_delivers_everything_under_one_i
             None => receiver.next_within(left).await,
         };
         let request = request.unwrap_or_else(|| panic!("{} of {expected} have come", ids.len()));
-        for item in request.json()["items"]["data"].as_array().expect("a list") {
-            let channel = item["channel"].as_str().expect("a text").to_owned();
-            let number: usize = item["message"]
-                .as_str()
-                .and_then(|text| text.parse().ok())
-                .expect("a number");
+        for (channel, number) in numbered(&request) {
             let expected = next.entry(channel.clone()).or_default();
             let came_in = ids.entry((channel.clone(), number)).or_default();
             if came_in.is_empty() {
@@ -111,15 +106,11 @@ async fn what_a_node_read_is_read_by_another_at_once_when_the_node_stops() {
     assert!(status.is_some_and(|status| status.success()), "{status:?}");
     // Of so many channels some are in every part of the outbox.
     for channel in 0..200 {
-        stays.publish(&app, &format!("c-{channel}"), "e", "x").await;
+        stays.publish(&app, &format!("c-{channel}"), "e", "0").await;
     }
     let mut channels = BTreeSet::new();
     while channels.len() < 200 {
-        for item in receiver.next().await.json()["items"]["data"]
-            .as_array()
-            .expect("a list")
-        {
-            channels.insert(item["channel"].as_str().expect("a text").to_owned());
-        }
+        let told = numbered(&receiver.next().await);
+        channels.extend(told.into_iter().map(|(channel, _)| channel));
     }
 }

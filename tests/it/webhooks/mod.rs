@@ -38,16 +38,27 @@ fn scene(receiver: &Receiver, more: &str) -> (World, App) {
     (world(&app), app)
 }
 
-impl Receiver {
-    /// The next events, whatever requests they come in.
-    async fn events(&mut self, count: usize) -> Vec<Value> {
-        let mut events = Vec::new();
-        while events.len() < count {
-            events.extend(self.next().await.events());
-        }
-        assert_eq!(events.len(), count, "{events:?}");
-        events
-    }
+/// Of a request in the Pusher format.
+fn events(request: &Request) -> Vec<Value> {
+    let events = request.json()["events"].take();
+    events.as_array().expect("events are a list").clone()
+}
+
+/// Of a request in the Yalgaar format.
+fn items(request: &Request) -> Vec<Value> {
+    let data = request.json()["items"]["data"].take();
+    data.as_array().expect("data is a list").clone()
+}
+
+/// Of a request with messages that are numbers: each with its channel, in their order.
+fn numbered(request: &Request) -> Vec<(String, usize)> {
+    let text = |item: &Value, name: &str| item[name].as_str().expect("a text").to_owned();
+    let number = |item: &Value| text(item, "message").parse().expect("a number");
+    let items = items(request);
+    items
+        .iter()
+        .map(|item| (text(item, "channel"), number(item)))
+        .collect()
 }
 
 fn occupied(channel: &str) -> Value {

@@ -4,7 +4,6 @@ use super::receiver::Receiver;
 use super::{messages, world};
 use crate::client::Client;
 use crate::sign::{hmac_sha256_hex, unix_now};
-use crate::topology::{Topology, report_exception};
 use crate::world::App;
 use serde_json::{Value, json};
 
@@ -64,9 +63,6 @@ async fn every_message_is_told_whoever_published_it() {
 
 #[tokio::test]
 async fn every_subscription_is_bound_and_unbound_by_whoever_it_is() {
-    if Topology::of_this_run() == Topology::Cluster {
-        return report_exception("binds and unbinds are told by a platform of one node only, as yet");
-    }
     let mut receiver = Receiver::start();
     let lines = format!(
         "format = \"yalgaar\"\npresence_url = \"{}\"\nbatch_ms = 0\n",

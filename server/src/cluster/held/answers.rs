@@ -82,6 +82,9 @@ impl Held {
             if let (Some(user_id), Some(_)) = (&waiting.user_id, refusal) {
                 state.connections = state.connections.saturating_sub(1);
                 state.leave(user_id);
+                if let Some(bound) = &waiting.bound {
+                    state.binds.refuse(bound);
+                }
                 state.idle_since_s = state.is_idle().then(clock::monotonic_seconds);
             }
         }
@@ -171,8 +174,7 @@ impl Held {
                     members: members.clone(),
                     cache: answer.cache,
                     user_id: answer.waiting.user_id,
-                    // Who is bound is not shared between nodes yet.
-                    bound: None,
+                    bound: answer.waiting.bound,
                     recovery: answer.recovery,
                     count: answer.count,
                 }),

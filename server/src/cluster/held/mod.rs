@@ -11,6 +11,7 @@
 //! ```
 
 mod answers;
+mod binds;
 mod saying;
 mod stream;
 
@@ -33,6 +34,7 @@ use crate::presence::{ConnectionRef, Since};
 use crate::storage::keys::ChannelKey;
 use crate::storage::redis::names::{Kind, Thing};
 use answers::Answered;
+use binds::Binds;
 use saying::Nature;
 pub(super) use saying::{Rules, kept, reaped};
 
@@ -85,6 +87,7 @@ struct State {
     users: HashMap<UserId, LocalUser>,
     /// Users who came and went, of whom Redis has to be told in this order: whoever looks on sees each of them.
     changed: Vec<(UserId, Change)>,
+    binds: Binds,
     joins: Vec<Waiting>,
     watchers: Vec<Watcher>,
     /// Answers that stand behind messages which have not come yet.
@@ -122,6 +125,8 @@ struct LocalUser {
 pub(super) struct Waiting {
     pub(super) connection: ConnectionRef,
     pub(super) user_id: Option<UserId>,
+    /// As whom it is bound, where webhooks tell of that.
+    pub(super) bound: Option<UserId>,
     pub(super) since: Option<Since>,
 }
 
@@ -181,6 +186,7 @@ impl Held {
                 connections: 0,
                 users: HashMap::new(),
                 changed: Vec::new(),
+                binds: Binds::default(),
                 joins: Vec::new(),
                 watchers: Vec::new(),
                 answers: VecDeque::new(),
@@ -224,16 +230,22 @@ impl Held {
             if let Some(user_id) = &waiting.user_id {
                 state.enter(user_id, user_info);
             }
+            if let Some(bound) = &waiting.bound {
+                state.binds.bind(bound);
+            }
             state.joins.push(waiting);
         })
     }
 
     /// A connection that was let in has left.
-    pub(super) fn leave(&self, user_id: Option<&UserId>) -> Option<Outcome> {
+    pub(super) fn leave(&self, user_id: Option<&UserId>, bound: Option<&UserId>) -> Option<Outcome> {
         self.want(|state| {
             state.connections = state.connections.saturating_sub(1);
             if let Some(user_id) = user_id {
                 state.leave(user_id);
+            }
+            if let Some(bound) = bound {
+                state.binds.unbind(bound);
             }
         })
     }

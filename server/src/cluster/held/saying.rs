@@ -69,7 +69,7 @@ pub(in crate::cluster) struct Rules {
 impl Rules {
     /// Entries kept in the outbox; 0: the app does not want to be told.
     pub(in crate::cluster) fn outbox_of(&self, app: Option<&App>) -> usize {
-        app.filter(|app| app.wanted.any(News::STATE))
+        app.filter(|app| app.wanted.any(News::STATE.and(News::BINDS)))
             .map_or(0, |_| self.outbox)
     }
 }
@@ -99,6 +99,7 @@ pub(in crate::cluster) fn reaped(
         count: 0,
         listen: false,
         users: Vec::new(),
+        bound: Vec::new(),
         full: false,
         limit: nature.limit,
         joins: 0,
@@ -131,6 +132,7 @@ impl Held {
         let joins = mem::take(&mut state.joins);
         let full = mem::take(&mut state.is_full);
         let changed = mem::take(&mut state.changed);
+        let bound = state.binds.say(full);
         state.is_dirty = false;
         state.is_asking = true;
         let told: Vec<(UserId, Change)> = if full {
@@ -167,6 +169,7 @@ impl Held {
             count: state.connections,
             listen: self.has_topic() && !is_parting,
             users,
+            bound,
             full,
             limit: self.nature.limit,
             joins: u32::try_from(joins.len()).unwrap_or(u32::MAX),

@@ -175,6 +175,11 @@ async fn the_clusters_halves_keep_the_contract_together() {
     running.tasks.stop().await;
 }
 
+/// As whom a connection is bound.
+fn bound(user: Option<&str>) -> UserId {
+    user.unwrap_or("1.1").parse().unwrap()
+}
+
 /// A node's side of one thing, without the node: what it would say is said here, as often as a test likes.
 struct Speaker {
     lane: Lane,
@@ -241,6 +246,7 @@ impl Speaker {
         let waiting = Waiting {
             connection,
             user_id: user.map(|user| user.parse().unwrap()),
+            bound: Some(bound(user)),
             since: None,
         };
         self.held.join(waiting, None).expect("it is not gone");
@@ -297,14 +303,19 @@ async fn what_was_said_and_not_answered_is_said_again_without_effect() {
         (
             "presence-a",
             Some("u"),
-            &["channel_occupied", "member_added"][..],
+            &["channel_occupied", "member_added", "bind"][..],
             &["+1:u{}"][..],
         ),
-        ("a", None, &["channel_occupied", "subscription_count"], &["#1"]),
+        (
+            "a",
+            None,
+            &["channel_occupied", "bind", "subscription_count"],
+            &["#1"],
+        ),
         (
             "cache-a",
             None,
-            &["channel_occupied", "subscription_count", "cache_miss"],
+            &["channel_occupied", "bind", "subscription_count", "cache_miss"],
             &["#1"],
         ),
     ] {
@@ -319,12 +330,13 @@ async fn what_was_said_and_not_answered_is_said_again_without_effect() {
         );
 
         let user_id: Option<UserId> = user.map(|user| user.parse().unwrap());
-        speaker.held.leave(user_id.as_ref());
+        speaker.held.leave(user_id.as_ref(), Some(&bound(user)));
         let hold = speaker.next();
         let (once, thrice) = (speaker.say(&hold, 1).await, speaker.say(&hold, 2).await);
         assert_eq!(once, thrice, "{channel}");
         let gone = user.map(|user| format!("-{user}"));
         assert_eq!(once.1[told.len()..], gone.into_iter().collect::<Vec<_>>());
+        assert_eq!(once.0[events.len()..], ["unbind"]);
         // The rest is put off, as entries that can be there once only.
     }
 }
@@ -346,4 +358,22 @@ async fn a_place_is_taken_once_however_often_it_is_asked_for() {
         };
         assert_eq!((done.connections, done.without_place), (1, 1));
     }
+}
+
+#[tokio::test]
+async fn whoever_is_refused_is_not_bound_and_whoever_is_not_said_any_more_is_unbound() {
+    let speaker = Speaker::about(Kind::Channel, "presence-a", |app| {
+        app.limits.presence_members = 1;
+    })
+    .await;
+    speaker.join(1, Some("first"));
+    speaker.join(2, Some("second"));
+    let mut hold = speaker.next();
+    hold.users.sort_by_key(|said| format!("{said:?}"));
+    let (events, _) = speaker.say(&hold, 1).await;
+    assert_eq!(events, ["channel_occupied", "member_added", "bind"]);
+
+    (hold.users, hold.bound) = (Vec::new(), Vec::new());
+    let (events, _) = speaker.say(&hold, 2).await;
+    assert_eq!(events[3..], ["unbind"]);
 }

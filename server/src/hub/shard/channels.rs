@@ -10,7 +10,6 @@ use dunlin_protocol::pusher::presence::PresenceMember;
 use super::Shard;
 use super::connection::{Membership, PENDING};
 use crate::apps::App;
-use crate::apps::wanted::News;
 use crate::hub::session;
 use crate::presence::{Cache, ConnectionRef, Join, JoinRefusal, Joined, Leave, Since};
 use crate::storage::keys::{ChannelKey, KeyRef};
@@ -152,15 +151,12 @@ impl Shard {
             }
             let channel = &self.channels[membership.channel as usize];
             if let (Some(app), Some(key)) = (channel.app.clone(), channel.key.clone()) {
-                let bound = membership
-                    .name
-                    .clone()
-                    .filter(|_| app.wanted.any(News::BINDS) && !key.name().kind().is_user());
+                let name = membership.name;
                 self.services.presence.leave(Leave {
-                    user_id: membership.name.filter(|_| key.name().kind().is_presence()),
+                    user_id: name.clone().filter(|_| key.name().kind().is_presence()),
                     app,
                     channel: key,
-                    bound,
+                    bound: name,
                 });
             }
         }

@@ -143,6 +143,11 @@ impl Names {
         self.name(thing.partition(), format_args!("held:{node}:{thing}"))
     }
 
+    /// Whom the outside was told to be bound to a channel by a node.
+    pub fn bound(&self, thing: &Thing, node: &str) -> String {
+        self.name(thing.partition(), format_args!("bound:{node}:{thing}"))
+    }
+
     /// What a node holds in a partition.
     pub fn index(&self, partition: Partition, node: &str) -> String {
         self.name(partition, format_args!("index:{node}"))
@@ -249,6 +254,7 @@ mod tests {
             names.state(&thing),
             names.members(&thing),
             names.held(&thing, "n1"),
+            names.bound(&thing, "n1"),
             names.index(partition, "n1"),
             names.fence(partition, "n1"),
             names.occupied(partition, &thing.app),

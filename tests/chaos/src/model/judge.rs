@@ -83,7 +83,7 @@ impl Judge {
         }
         let (mut connections, mut members, mut signed_in) =
             <(BTreeMap<_, _>, BTreeMap<_, _>, BTreeMap<_, _>)>::default();
-        let mut occupied = BTreeSet::new();
+        let (mut occupied, mut bound) = (BTreeSet::new(), BTreeMap::new());
         for key in &keys {
             let (_, name) = key.split_once("}:").context("every key has a partition")?;
             let (part, rest) = name.split_once(':').unwrap_or((name, ""));
@@ -106,6 +106,18 @@ impl Judge {
                     let channel = rest.strip_prefix("c:").and_then(after_app).unwrap_or(rest);
                     members.insert(channel.to_owned(), users);
                 }
+                "bound" => {
+                    let (node, thing) = rest.split_once(':').context("of a node")?;
+                    let channel = thing.strip_prefix("c:").and_then(after_app).unwrap_or(thing);
+                    let of_channel: &mut BTreeMap<String, usize> =
+                        bound.entry(channel.to_owned()).or_default();
+                    for (uuid, connections) in self.ask::<BTreeMap<String, usize>>(&["HGETALL", key]).await? {
+                        *of_channel.entry(uuid).or_default() += connections;
+                    }
+                    if !alive.contains(node) {
+                        complaints.push(format!("left behind: {key}"));
+                    }
+                }
                 "occupied" => occupied.extend(self.ask::<Vec<String>>(&["ZRANGE", key, "0", "-1"]).await?),
                 "held" | "index" => {
                     let node = rest.split(':').next().unwrap_or_default();
@@ -119,6 +131,7 @@ impl Judge {
         }
         compare("connections", &truth.connections, &connections, complaints);
         compare("members", &truth.members, &members, complaints);
+        compare("bound", &truth.bound, &bound, complaints);
         compare("signed in", &truth.signed_in, &signed_in, complaints);
         let expected: BTreeSet<String> = truth.connections.keys().cloned().collect();
         compare("occupied channels", &expected, &occupied, complaints);
@@ -238,6 +251,7 @@ fn look_at_node(truth: &Truth, number: usize, node: &Node, complaints: &mut Vec<
 fn fold(entries: &[Entry], truth: &Truth, wrong: &mut Vec<String>) {
     let mut occupied: BTreeSet<String> = BTreeSet::new();
     let mut members: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut bound: BTreeMap<String, BTreeMap<String, usize>> = BTreeMap::new();
     for pair in entries.windows(2) {
         if (&pair[0].channel, pair[0].serial) == (&pair[1].channel, pair[1].serial) {
             wrong.push(format!(
@@ -260,6 +274,16 @@ fn fold(entries: &[Entry], truth: &Truth, wrong: &mut Vec<String>) {
             "channel_vacated" => occupied.remove(channel),
             "member_added" => there.insert(user.clone()),
             "member_removed" => there.remove(&user),
+            // As many times as there are connections.
+            "bind" => {
+                let bound = bound.entry(channel.clone()).or_default();
+                *bound.entry(user.clone()).or_default() += 1;
+                true
+            }
+            "unbind" => bound
+                .get_mut(channel)
+                .and_then(|bound| unbind(bound, &user))
+                .is_some(),
             _ => true,
         };
         if !turns {
@@ -274,9 +298,20 @@ fn fold(entries: &[Entry], truth: &Truth, wrong: &mut Vec<String>) {
         &members,
         &mut differ,
     );
+    bound.retain(|_, bound| !bound.is_empty());
+    compare("bound by the outbox, not", &truth.bound, &bound, &mut differ);
     let expected = truth.connections.keys().cloned().collect();
     compare("channels by the outbox, not", &expected, &occupied, &mut differ);
     wrong.append(&mut differ);
+}
+
+fn unbind(bound: &mut BTreeMap<String, usize>, uuid: &str) -> Option<()> {
+    let connections = bound.get_mut(uuid)?;
+    *connections -= 1;
+    if *connections == 0 {
+        bound.remove(uuid);
+    }
+    Some(())
 }
 
 /// What was acknowledged comes in the order in which its publisher has published it.

@@ -22,6 +22,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 use super::witness::{EventId, Seat, Witness};
+use super::world::bound_as;
 
 /// How long a node may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -108,7 +109,7 @@ impl Node {
         let app = config.apps.first().context("there is an app")?.clone();
         let apps = Arc::new(Apps::load(&ConfiguredApps::new(vec![app.clone()])).await);
         let app = apps.by_id(app.id.as_str()).context("it was loaded")?;
-        app.wanted.set(News::STATE);
+        app.wanted.set(News::STATE.and(News::BINDS));
         let settings = Settings {
             redis: &section,
             webhooks: &WebhooksSection {
@@ -236,6 +237,7 @@ impl Life {
                 user,
             } => {
                 self.witness.expect(connection, &channel, user.as_deref());
+                let bound = bound_as(connection, user.as_deref());
                 let member = user.map(|user| PresenceMember {
                     user_id: user.parse().expect("the model's users have good names"),
                     user_info: None,
@@ -245,7 +247,7 @@ impl Life {
                     channel: self.key(&channel),
                     connection: reference(connection),
                     member,
-                    bound: None,
+                    bound: bound.parse().ok(),
                     since: None,
                 });
             }
@@ -288,7 +290,7 @@ impl Life {
                 app: Arc::clone(&self.app),
                 channel: self.key(&seat.channel),
                 user_id: user.map(|user| user.parse().expect("it came in under this name")),
-                bound: None,
+                bound: bound_as(seat.connection, user.map(String::as_str)).parse().ok(),
             },
         );
     }

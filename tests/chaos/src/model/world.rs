@@ -69,6 +69,8 @@ pub(super) struct Truth {
     /// Connections in each channel that has some.
     pub(super) connections: BTreeMap<String, usize>,
     pub(super) members: BTreeMap<String, BTreeSet<String>>,
+    /// Connections of each who is bound to each channel.
+    pub(super) bound: BTreeMap<String, BTreeMap<String, usize>>,
     /// Connections of each user who is signed in.
     pub(super) signed_in: BTreeMap<String, usize>,
     pub(super) nodes: usize,
@@ -470,9 +472,11 @@ impl World {
             nodes: NODES,
             ..Truth::default()
         };
-        for connection in self.places.iter().flat_map(|place| place.open.values()) {
+        for (number, connection) in self.places.iter().flat_map(|place| &place.open) {
             match connection {
                 Connection::InChannel { channel, user } => {
+                    let bound = truth.bound.entry((*channel).to_owned()).or_default();
+                    *bound.entry(bound_as(*number, *user)).or_default() += 1;
                     *truth.connections.entry((*channel).to_owned()).or_default() += 1;
                     if let Some(user) = user {
                         let members = truth.members.entry((*channel).to_owned()).or_default();
@@ -537,6 +541,14 @@ impl World {
             quiet_after,
         })
     }
+}
+
+/// As whom a connection is bound: a member as itself, of the others some are signed in.
+pub(super) fn bound_as(connection: u32, member: Option<&str>) -> String {
+    let signed_in = USERS.get(connection as usize % (USERS.len() * 2)).copied();
+    member
+        .or(signed_in)
+        .map_or_else(|| connection.to_string(), str::to_owned)
 }
 
 pub(super) fn watchlist() -> Vec<String> {

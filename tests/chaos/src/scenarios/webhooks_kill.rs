@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Context;
 use crate::client::http::Api;
-use crate::client::receiver::{Receiver, Reply, Taken};
+use crate::client::receiver::{Receiver, Taken};
 use crate::report::Report;
 use crate::stage::redis::{Data, Persistence};
 use crate::stage::{Plan, Stage};
@@ -45,16 +45,10 @@ const DRAINING: Duration = Duration::from_mins(5);
 pub(super) async fn play(context: &Context) -> Result<Report> {
     let receiver = Receiver::start(|| {
         let mut random = rand::rng();
-        Reply {
-            status: if random.random_ratio(REFUSED, 10) {
-                500
-            } else {
-                200
-            },
-            after: Duration::from_millis(random.random_range(THINKING)),
-        }
-    })
-    .await?;
+        let is_refused = random.random_ratio(REFUSED, 10);
+        let thinking = Duration::from_millis(random.random_range(THINKING));
+        (if is_refused { 500 } else { 200 }, thinking)
+    });
     let endpoint = format!(
         "format = \"yalgaar\", message_url = \"{}\", batch_ms = 20, batch_size = 20",
         receiver.url()
@@ -62,7 +56,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     let pauses = [0, 20, 50].into_iter().chain([100; 29]).collect::<Vec<_>>();
     let plan = Plan::cluster(3)
         .persistence(Persistence::AppendOnly)
-        .delivered(&endpoint, &context.dir)
+        .delivered(&[endpoint], &context.dir)
         .silent(0)
         .config(&format!(
             "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nclaim_ms = 1000\nretry_schedule_ms = {pauses:?}\n\
@@ -97,8 +91,8 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     let (mut stuck, mut rounds, mut kills) = (0, 0, 0);
     while rounds < ROUNDS && begin.elapsed() < context.time(1800) {
         rounds += 1;
-        let before = receiver.taken().len();
-        let goes_on = until(PATIENCE, || receiver.taken().len() > before).await;
+        let before = receiver.count();
+        let goes_on = until(PATIENCE, || receiver.count() > before).await;
         stuck += usize::from(goes_on.is_none());
         let moment = rand::rng().random_range(MOMENT);
         last(Duration::from_millis(moment)).await;
@@ -131,7 +125,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     // Counting everything is work: not at every look.
     let mut seen = 0;
     let drained = until(DRAINING, || {
-        let count = receiver.taken().len();
+        let count = receiver.count();
         mem::replace(&mut seen, count) != count && all().lost(&accepted) == 0
     })
     .await;
@@ -157,7 +151,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     );
     report.none("panics", stage.panics());
     report.figure("kills", kills);
-    report.figure("deliveries taken", receiver.taken().len());
+    report.figure("deliveries taken", receiver.count());
     report.figure("deliveries refused", receiver.refused());
     Ok(report)
 }

@@ -1,5 +1,5 @@
 //! 100 visitors a second come and go on two nodes, one of which is killed: a customer is told of each coming and going
-//! once.
+//! once, in either format.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use rand::RngExt as _;
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
 use super::Context;
-use crate::client::receiver::{Receiver, Reply, Taken};
+use crate::client::receiver::{Receiver, Taken};
 use crate::client::subscriber::Visitor;
 use crate::report::Report;
 use crate::stage::{Plan, Stage};
@@ -30,15 +31,15 @@ const AFTERMATH: Duration = Duration::from_mins(1);
 const SILENCE: Duration = Duration::from_secs(5);
 
 pub(super) async fn play(context: &Context) -> Result<Report> {
-    let receiver = Receiver::start(|| Reply {
-        status: 200,
-        after: Duration::ZERO,
-    })
-    .await?;
+    let receiver = Receiver::start(|| (200, Duration::ZERO));
     let events = r#"["channel_occupied", "channel_vacated", "member_added", "member_removed"]"#;
-    let endpoint = format!("url = \"{}\", events = {events}, batch_ms = 100", receiver.url());
+    let url = receiver.url();
+    let endpoints = [
+        format!("url = \"{url}\", events = {events}, batch_ms = 100"),
+        format!("format = \"yalgaar\", presence_url = \"{url}\", batch_ms = 100"),
+    ];
     let plan = Plan::cluster(2)
-        .delivered(&endpoint, &context.dir)
+        .delivered(&endpoints, &context.dir)
         .config("[webhooks]\nallow_networks = [\"127.0.0.1/32\"]");
     let mut stage = Stage::start(&context.binary, &context.dir, &plan).await?;
     let target = Rc::new(stage.target());
@@ -87,7 +88,12 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         .filter_map(|(number, is_seated)| is_seated.then_some(number))
         .collect();
     let all = || Told::of(&receiver.taken());
-    let took = until(AFTERMATH, || all().missing(&seated) == 0).await;
+    // Whoever was not seen to be subscribed may have been: what comes has to go as well.
+    let is_over = || {
+        let told = all();
+        told.missing(&seated) == 0 && told.halves().next().is_none()
+    };
+    let took = until(AFTERMATH, is_over).await;
     last(SILENCE).await;
 
     let told = all();
@@ -100,7 +106,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
     report.none("comings and goings that were told twice", told.twice());
     report.none(
         "comings that were told without a going, or the other way",
-        told.halves(),
+        told.halves().count(),
     );
     report.none("goings that were told before their coming", told.reversed);
     report.none("panics", stage.panics());
@@ -113,7 +119,7 @@ pub(super) async fn play(context: &Context) -> Result<Report> {
         "events told",
         told.counts.values().map(|count| u64::from(*count)).sum::<u64>(),
     );
-    report.figure("deliveries", receiver.taken().len());
+    report.figure("deliveries", receiver.count());
     Ok(report)
 }
 
@@ -134,10 +140,30 @@ struct Told {
 }
 
 /// What happens to a visitor, each pair in its order.
-const PAIRS: [[&str; 2]; 2] = [
+const PAIRS: [[&str; 2]; 4] = [
     ["member_added", "member_removed"],
     ["channel_occupied", "channel_vacated"],
+    // To the channel that is the visitor's own, and to the room.
+    ["bind alone", "unbind alone"],
+    ["bind", "unbind"],
 ];
+
+/// Of an event in either format: its name here, and whose it is. None of a room's own.
+fn read(event: &Value) -> Option<(String, String)> {
+    let text = |name: &str| event[name].as_str().unwrap_or_default();
+    let visitor = text("channel")
+        .strip_prefix("unique-")
+        .map(|number| format!("user-{number}"));
+    match (text("action"), visitor) {
+        ("", Some(visitor)) => Some((text("name").to_owned(), visitor)),
+        ("", None) => {
+            let user = event["user_id"].as_str()?;
+            Some((text("name").to_owned(), user.to_owned()))
+        }
+        (action, Some(visitor)) => Some((format!("{action} alone"), visitor)),
+        (action, None) => Some((action.to_owned(), text("uuid").to_owned())),
+    }
+}
 
 impl Told {
     fn of(taken: &[Taken]) -> Self {
@@ -145,14 +171,9 @@ impl Told {
         let mut ids = BTreeSet::new();
         for delivery in taken.iter().filter(|delivery| ids.insert(&delivery.id)) {
             let events = delivery.body["events"].as_array();
-            for event in events.into_iter().flatten() {
-                let text = |name: &str| event[name].as_str().unwrap_or_default();
-                let whom = match (text("user_id"), text("channel").strip_prefix("unique-")) {
-                    ("", Some(number)) => format!("user-{number}"),
-                    ("", None) => continue,
-                    (user, _) => user.to_owned(),
-                };
-                let name = text("name");
+            let binds = delivery.body["items"]["data"].as_array();
+            let all = events.into_iter().chain(binds).flatten();
+            for (name, whom) in all.filter_map(read) {
                 let coming = PAIRS
                     .iter()
                     .find(|[_, going]| *going == name)
@@ -160,7 +181,7 @@ impl Told {
                 if coming.is_some_and(|coming| told.count(coming, &whom) == 0) {
                     told.reversed += 1;
                 }
-                *told.counts.entry((name.to_owned(), whom)).or_default() += 1;
+                *told.counts.entry((name, whom)).or_default() += 1;
             }
         }
         told
@@ -186,12 +207,15 @@ impl Told {
         self.counts.values().filter(|count| **count > 1).count()
     }
 
-    fn halves(&self) -> usize {
-        let is_alone = |((name, whom), count): &(&(String, String), &u32)| {
+    fn halves(&self) -> impl Iterator<Item = &str> {
+        let is_alone = move |((name, whom), count): &(&(String, String), &u32)| {
             let pair = PAIRS.iter().find(|pair| pair.contains(&name.as_str()));
             pair.is_some_and(|pair| pair.iter().any(|other| self.count(other, whom) < **count))
         };
-        self.counts.iter().filter(is_alone).count()
+        self.counts
+            .iter()
+            .filter(is_alone)
+            .map(|((name, _), _)| name.as_str())
     }
 }
 
@@ -203,6 +227,9 @@ mod tests {
     fn told(names: &[&str]) -> Told {
         let event = |name: &&str| match *name {
             "channel_occupied" | "channel_vacated" => json!({ "name": name, "channel": "unique-7" }),
+            "bind" | "unbind" => json!({ "channel": "presence-room-7", "uuid": "user-7", "action": name }),
+            "bind alone" => json!({ "channel": "unique-7", "uuid": "1.1", "action": "bind" }),
+            "unbind alone" => json!({ "channel": "unique-7", "uuid": "1.1", "action": "unbind" }),
             _ => json!({ "name": name, "channel": "presence-room-7", "user_id": "user-7" }),
         };
         let events: Vec<_> = names.iter().map(event).collect();
@@ -220,18 +247,28 @@ mod tests {
             "channel_occupied",
             "member_removed",
             "channel_vacated",
+            "bind",
+            "bind alone",
+            "unbind alone",
+            "unbind",
         ];
         for (names, expected) in [
             (&all[..], (0, 0, 0, 0)),
-            (&all[..2], (2, 0, 2, 0)),
+            (&all[..2], (6, 0, 2, 0)),
             (
                 &["member_added", "member_removed", "member_removed"][..],
-                (2, 1, 1, 0),
+                (6, 1, 1, 0),
             ),
-            (&["member_removed", "member_added"][..], (2, 0, 0, 1)),
+            (&["member_removed", "member_added"][..], (6, 0, 0, 1)),
+            (&["unbind", "bind", "bind alone"][..], (5, 0, 1, 1)),
         ] {
             let told = told(names);
-            let found = (told.missing(&seated), told.twice(), told.halves(), told.reversed);
+            let found = (
+                told.missing(&seated),
+                told.twice(),
+                told.halves().count(),
+                told.reversed,
+            );
             assert_eq!(found, expected, "{names:?}");
         }
     }

@@ -56,8 +56,8 @@ pub(crate) struct Plan {
     config: String,
     /// Inline tables.
     histories: Vec<String>,
-    /// What is in the inline table of the app's webhook endpoint, if it has one.
-    endpoint: Option<String>,
+    /// What is in the inline tables of the app's webhook endpoints.
+    endpoints: Vec<String>,
     /// They deliver no webhooks.
     silent: Vec<usize>,
     /// Their way to Redis leads through a proxy of their own.
@@ -75,7 +75,7 @@ impl Plan {
             redis: Some(Persistence::None),
             config: String::new(),
             histories: Vec::new(),
-            endpoint: None,
+            endpoints: Vec::new(),
             silent: Vec::new(),
             proxied: Vec::new(),
             app: ["1000", "chaos-key", "chaos-secret"],
@@ -112,13 +112,13 @@ impl Plan {
 
     /// Leaves what a customer is to be told in the outbox, where the scenario reads it.
     pub(crate) fn told(mut self) -> Self {
-        self.endpoint = Some("url = \"https://example.com/\"".to_owned());
+        self.endpoints = vec!["url = \"https://example.com/\"".to_owned()];
         self.config("[webhooks]\ndeliver = false\n[redis]\noutbox_entries = 100000")
     }
 
-    /// Delivers to this endpoint, from a database below `dir` that the nodes share.
-    pub(crate) fn delivered(mut self, endpoint: &str, dir: &Path) -> Self {
-        self.endpoint = Some(endpoint.to_owned());
+    /// Delivers to these endpoints, from a database below `dir` that the nodes share.
+    pub(crate) fn delivered(mut self, endpoints: &[String], dir: &Path) -> Self {
+        self.endpoints = endpoints.to_vec();
         let url = format!("sqlite://{}", dir.join("shared.db").display());
         self.config(&format!("[database]\nurl = \"{url}\""))
     }
@@ -154,8 +154,12 @@ impl Plan {
         } else {
             format!("history = [{}]\n", self.histories.join(", "))
         };
-        let endpoint = self.endpoint.as_ref();
-        let webhooks = endpoint.map_or_else(String::new, |lines| format!("webhooks = [{{ {lines} }}]\n"));
+        let tables: Vec<String> = self
+            .endpoints
+            .iter()
+            .map(|lines| format!("{{ {lines} }}"))
+            .collect();
+        let webhooks = format!("webhooks = [{}]\n", tables.join(", "));
         let [id, key, secret] = self.app;
         format!(
             "{}\n[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"{secret}\"\n{history}{webhooks}\

@@ -14,13 +14,15 @@
 --       8 fence     exists once the node was declared dead: nothing it says counts any more
 --       9 cached    the remembered event of a cache channel
 --      10 history   stream
+--      11 bound     hash: whom the outside was told to be bound here by this node -> by how many connections
 -- ARGV  1 JSON object:
 --         node, thing (its name in the index), app, channel
 --         publish (PUBLISH or SPUBLISH), topic: where changes are announced; no topic: nowhere
 --         kind: "channel", "own" (a user's own channel: not listed, nobody is told), "user" or "quota"
 --         count: connections of this node, listen: whether it stays subscribed
 --         users: those who came and went, in order: [user, connections, is_new, info] enters, [user] leaves
---         full: it holds no users but those that enter
+--         bound: whose number of connections has changed, in order, where the outside is told: [uuid, connections]
+--         full: it holds no users but those that enter, and nobody is bound but those said to be
 --         limit: of distinct users, or of connections for a quota; 0: none
 --         joins: how many connections wait for the answer
 --         counted, above, every_us: whether and how often subscribers are told their number
@@ -30,11 +32,11 @@
 --         past: nothing, or {after = SERIAL, last = NUMBER, most = NUMBER}, either of the first two or both
 --         known: nothing, or {epoch, serial} as this node has seen the channel
 --         list: whether the members are wanted
---         reap: the node is dead, and this many of its users leave at once
+--         reap: the node is dead; so many of its users leave at once, and so many are unbound
 -- Returns  {"fenced"}, {"more"} (reap again), or
 --          {"ok", epoch, serial, n, refused, due, cached, its ms to live, past, trimmed, members}
 
-local state, members, held, index, occupied, due, outbox, fence, cached, history = unpack(KEYS)
+local state, members, held, index, occupied, due, outbox, fence, cached, history, bound = unpack(KEYS)
 local a = cjson.decode(ARGV[1])
 
 if not a.reap and redis.call('EXISTS', fence) == 1 then
@@ -106,7 +108,7 @@ local function leave(user)
   later('r:' .. place .. ':' .. user, now_ms + a.settle_ms)
 end
 
-local refused = {}
+local refused, is_refused = {}, {}
 local function enter(user, connections, is_new, info)
   if redis.call('SADD', held, user) == 0 then
     return
@@ -120,6 +122,7 @@ local function enter(user, connections, is_new, info)
   if is_new and a.limit > 0 and redis.call('HLEN', members) >= a.limit then
     redis.call('SREM', held, user)
     refused[#refused + 1] = user
+    is_refused[user] = true
     count = count - connections
     return
   end
@@ -130,7 +133,26 @@ local function enter(user, connections, is_new, info)
   end
 end
 
+-- The outside is told of each connection that has come or gone since it was told last.
+local function bind(uuid, connections)
+  local bound_before = tonumber(redis.call('HGET', bound, uuid)) or 0
+  for _ = bound_before + 1, connections do
+    note('bind', 'user', uuid)
+  end
+  for _ = connections + 1, bound_before do
+    note('unbind', 'user', uuid)
+  end
+  if connections > 0 then
+    redis.call('HSET', bound, uuid, connections)
+  else
+    redis.call('HDEL', bound, uuid)
+  end
+end
+
 if a.reap then
+  for _, uuid in ipairs(redis.call('HRANDFIELD', bound, a.reap)) do
+    bind(uuid, 0)
+  end
   for _, user in ipairs(redis.call('SRANDMEMBER', held, a.reap)) do
     leave(user)
   end
@@ -153,7 +175,24 @@ for _, entry in ipairs(a.users) do
   end
 end
 
-local is_partial = a.reap and redis.call('EXISTS', held) == 1
+if a.full and is_channel then
+  local stays_bound = {}
+  for _, entry in ipairs(a.bound) do
+    stays_bound[entry[1]] = true
+  end
+  for _, uuid in ipairs(redis.call('HKEYS', bound)) do
+    if not stays_bound[uuid] then
+      bind(uuid, 0)
+    end
+  end
+end
+for _, entry in ipairs(a.bound) do
+  if not is_refused[entry[1]] then
+    bind(entry[1], entry[2])
+  end
+end
+
+local is_partial = a.reap and redis.call('EXISTS', held, bound) > 0
 if is_partial then
   count = mine_before or 0
 end
