@@ -9,6 +9,7 @@
 //! what happens between nodes. What they start beside nodes is in `redis/` and `proxy.rs`.
 
 mod binary;
+mod certificate;
 mod client;
 mod node;
 mod process;

@@ -226,3 +226,38 @@ fn every_default_is_explained_beside_it() {
         assert!(!is_option || explained, "{} has no explanation", pair[1]);
     }
 }
+
+/// `tests/it/a.rs` or `tests/it/a/mod.rs` for `it::a::name`, and so on; the other crate is the server.
+fn file_of(test: &str) -> Option<(PathBuf, &str)> {
+    let (module, name) = test.rsplit_once("::")?;
+    let (root, module) = match module.strip_prefix("it::") {
+        Some(module) => (Path::new(env!("CARGO_MANIFEST_DIR")).join("it"), module),
+        None => (source(), module),
+    };
+    let path = root.join(module.replace("::", "/"));
+    // A module of tests may be in the file that it judges.
+    let own = path.parent().map(|parent| parent.with_extension("rs"));
+    let mut places = [path.with_extension("rs"), path.join("mod.rs")]
+        .into_iter()
+        .chain(own);
+    Some((places.find(|place| place.is_file())?, name))
+}
+
+#[test]
+fn the_tests_that_the_page_about_promises_names_are_there() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/webhook-promises.md");
+    let page = fs::read_to_string(page).expect("the page can be read");
+    let named = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| code.contains("::") && !code.ends_with('…'));
+    let mut count = 0;
+    for test in named {
+        count += 1;
+        let (file, name) = file_of(test).unwrap_or_else(|| panic!("{test}: there is no such file"));
+        let text = fs::read_to_string(file).expect("the sources can be read");
+        assert!(text.contains(&format!("fn {name}(")), "{test} is not there");
+    }
+    assert!(count > 50, "only {count}");
+}

@@ -33,6 +33,10 @@ pub struct CountThrottle {
     pub every: Duration,
 }
 
+/// Seconds for which the outside, once told that a cache channel remembers nothing, is not told so again: it is about to
+/// fill it. The same as in `hold.lua`.
+const MISS_S: u32 = 10;
+
 /// Channels in a page of a listing.
 const PAGE: usize = 500;
 
@@ -111,14 +115,18 @@ impl MemoryPresence {
         )))
     }
 
-    fn cache(&self, join: &Join, channel: &Channel) -> Cache {
+    fn cache(&self, join: &Join, channel: &mut Channel) -> Cache {
         if !join.channel.name().kind().is_cache() {
             return Cache::None;
         }
-        if let Some(event) = channel.remembered(clock::monotonic_seconds()) {
+        let now_s = clock::monotonic_seconds();
+        if let Some(event) = channel.remembered(now_s) {
             return Cache::Hit(event.clone());
         }
-        self.record(&join.app, join.channel.name(), ChannelEvent::CacheMiss);
+        if channel.missed_at_s.is_none_or(|at_s| now_s - at_s >= MISS_S) {
+            channel.missed_at_s = Some(now_s);
+            self.record(&join.app, join.channel.name(), ChannelEvent::CacheMiss);
+        }
         Cache::Miss
     }
 

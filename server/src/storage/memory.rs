@@ -28,6 +28,8 @@ pub struct Channel {
     pub members: BTreeMap<UserId, Member>,
     /// The last event published over the API, on a cache channel.
     pub cached: Option<Remembered>,
+    /// When the outside was last told that there is none, in monotonic seconds.
+    pub missed_at_s: Option<u32>,
     /// Where the app's configuration wants one.
     pub history: Option<Box<History>>,
     pub count: CountAnnouncement,

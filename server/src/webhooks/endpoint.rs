@@ -590,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_are_chosen_by_their_names_and_some_things_are_nobodys_business() {
+    fn channels_are_chosen_by_their_beginning_and_some_things_are_nobodys_business() {
         let occupied = ChannelEvent::Occupied;
         let prefixed = endpoint(&EndpointSection {
             channel_prefix: "presence-a".to_owned(),

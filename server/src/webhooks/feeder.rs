@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use dunlin_protocol::names::AppId;
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +25,6 @@ use super::work::Work;
 use crate::answer::Unavailable;
 use crate::clock;
 use crate::storage::sql::Fault;
-use dunlin_protocol::names::AppId;
 
 /// How often the partitions are shared out anew.
 const SHARING: Duration = Duration::from_secs(1);
@@ -263,8 +264,7 @@ impl Feeder {
             }
             let some: Vec<Batch> = self.closed.drain(..count).collect();
             for batch in &some {
-                let delivery = &batch.delivery;
-                let lane = (delivery.app.clone(), delivery.endpoint.clone(), delivery.source);
+                let lane = lane(&batch.delivery);
                 for (partition, span) in &batch.read {
                     let Some(reading) = self.readings.get_mut(partition) else {
                         continue;
@@ -294,8 +294,7 @@ impl Feeder {
         }
         let mut moves: BTreeMap<String, CursorMove> = BTreeMap::new();
         for batch in batches {
-            let delivery = &batch.delivery;
-            let lane = (delivery.app.clone(), delivery.endpoint.clone(), delivery.source);
+            let lane = lane(&batch.delivery);
             for (partition, span) in &batch.read {
                 let from = || {
                     let reading = self.readings.get(partition)?;
@@ -315,26 +314,34 @@ impl Feeder {
 
     /// Lets the outbox go of what is stored, or nobody wants.
     async fn forget(&mut self) -> Result<(), Trouble> {
-        for (partition, reading) in &mut self.readings {
+        let (feed, stats) = (&self.feed, &self.stats);
+        let forgetting = self.readings.iter_mut().filter_map(|(partition, reading)| {
             let up_to = match reading.open.first_key_value() {
                 Some((first, _)) => first.before(),
                 None => reading.read_to,
             };
-            if up_to > reading.forgotten_to {
-                let lost = self.feed.forget(*partition, up_to).await?;
+            let is_news = up_to > reading.forgotten_to;
+            is_news.then_some(async move {
+                let lost = feed.forget(*partition, up_to).await?;
                 reading.forgotten_to = up_to;
                 if lost > 0 {
-                    self.stats.dropped.fetch_add(lost, Relaxed);
+                    stats.dropped.fetch_add(lost, Relaxed);
                     tracing::error!(
                         lost,
                         partition,
                         "events for webhooks are lost: the outbox was full before they were read"
                     );
                 }
-            }
-        }
-        Ok(())
+                Ok(())
+            })
+        });
+        // Not given up when one fails: what the others have lost is told only once.
+        join_all(forgetting).await.into_iter().collect()
     }
+}
+
+fn lane(delivery: &NewDelivery) -> Lane {
+    (delivery.app.clone(), delivery.endpoint.clone(), delivery.source)
 }
 
 /// Whose cursor it is.

@@ -225,6 +225,7 @@ impl Lanes {
         self.endpoints.keys()
     }
 
+    #[cfg(test)]
     pub fn under_way(&self) -> usize {
         self.under_way
     }

@@ -3,7 +3,7 @@
 //! One task looks at everything and decides; what waits are the requests, at most so many at a time. An end is stored before
 //! the lane goes on, so that nothing that was read from the store can be sent again after it was taken.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use super::registry::Watch;
 use super::schedule::{Schedules, Verdict};
 use super::sign;
 use super::stats::{Outcome, Stats};
-use super::store::{Claim, Finished, Next, Store};
+use super::store::{Claim, Finished, Kept, Next, Store};
 use super::work::Work;
 use crate::clock::{self, millis};
 use crate::config::WebhooksSection;
@@ -75,10 +75,9 @@ pub struct Sender {
     /// How long an endpoint may take nothing; zero: for ever.
     disable_after: Duration,
     lanes: Lanes,
-    /// Of our endpoints that take nothing: since when, as the store said after the first failure. A success of theirs, and
-    /// nobody else's, ends that.
-    failing: HashMap<Key, u64>,
     ends: Vec<End>,
+    /// To be disabled, and why: not in the lanes any more, and looked for in the store only when that is done.
+    doomed: Vec<(Key, &'static str)>,
     renewed_at: Instant,
     looked_at: Option<Instant>,
     /// The [`Endpoints::replacements`] that the lanes know of.
@@ -114,8 +113,8 @@ impl Sender {
             claim: section.claim,
             disable_after: section.disable_after,
             lanes: Lanes::new(places, linger),
-            failing: HashMap::new(),
             ends: Vec::new(),
+            doomed: Vec::new(),
             renewed_at: Instant::now(),
             looked_at: None,
             heeded: 0,
@@ -167,7 +166,7 @@ impl Sender {
                 match self.endpoints.get(&key.0, &key.1) {
                     Some(endpoint) => self.lanes.hold(&key, !endpoint.enabled),
                     // What was removed is disabled as well: the store has nothing more to be sent.
-                    None => self.remove(&key),
+                    None => self.lanes.remove(&key),
                 }
             }
         }
@@ -186,78 +185,43 @@ impl Sender {
         self.let_go().await
     }
 
+    /// What the store has kept is over in the lanes as well, before anything else is asked of it: it may fail at any time.
     async fn store_ends(&mut self) -> Result<(), Fault> {
+        self.disable_doomed().await?;
         if self.ends.is_empty() {
             return Ok(());
         }
         let now_ms = clock::unix_millis();
         let finished: Vec<Finished> = self.ends.iter().map(|end| end.finished.clone()).collect();
-        let is_ours = self.store.record(&self.worker, now_ms, &finished).await?;
-        let ends = std::mem::take(&mut self.ends);
-        for (end, is_ours) in ends.into_iter().zip(is_ours) {
+        let kept = self.store.record(&self.worker, now_ms, &finished).await?;
+        for (end, kept) in std::mem::take(&mut self.ends).into_iter().zip(kept) {
             self.stats.attempted(end.outcome, end.finished.attempt.took_ms);
-            if !is_ours {
-                self.remove(&end.key);
+            let Some(kept) = kept else {
+                self.lanes.remove(&end.key);
                 continue;
-            }
+            };
             self.stats.recorded(&end.key.0, end.finished.next);
             let retry_at_ms = match end.finished.next {
                 Next::Retry { at_ms } => Some(at_ms),
                 Next::Done | Next::Dead => None,
             };
-            self.lanes.finished(
-                &end.key,
-                end.seq,
-                end.verdict == Verdict::Taken,
-                retry_at_ms,
-                now_ms,
-            );
-            if let Some(why) = self.why_to_disable(&end, now_ms).await? {
-                self.disable(&end.key, why, now_ms).await?;
+            let is_ok = end.verdict == Verdict::Taken;
+            self.lanes.finished(&end.key, end.seq, is_ok, retry_at_ms, now_ms);
+            // What is under way beside may come to the same end: it is said once.
+            if let Some(why) = doom(end.verdict, kept, self.disable_after, now_ms)
+                && self.lanes.has(&end.key)
+            {
+                self.lanes.remove(&end.key);
+                self.doomed.push((end.key, why));
             }
         }
-        Ok(())
-    }
-
-    async fn why_to_disable(&mut self, end: &End, now_ms: u64) -> Result<Option<&'static str>, Fault> {
-        match end.verdict {
-            Verdict::Gone => return Ok(Some("it answered 410 Gone")),
-            Verdict::Failed { .. } if !self.disable_after.is_zero() => {}
-            Verdict::Taken | Verdict::Failed { .. } => {
-                self.failing.remove(&end.key);
-                return Ok(None);
-            }
-        }
-        let is_too_long = self.has_failed_for_too_long(&end.key, now_ms).await?;
-        Ok(is_too_long.then_some("it has taken nothing for as long as webhooks.disable_after_s allows"))
-    }
-
-    /// Asks the store after an endpoint's first failure, and before it says yes: somebody may have enabled it meanwhile.
-    async fn has_failed_for_too_long(&mut self, key: &Key, now_ms: u64) -> Result<bool, Fault> {
-        let is_too_long = |since_ms: &u64| since_ms.saturating_add(millis(self.disable_after)) <= now_ms;
-        if self
-            .failing
-            .get(key)
-            .is_some_and(|since_ms| !is_too_long(since_ms))
-        {
-            return Ok(false);
-        }
-        let state = self.store.endpoint_state(&key.0, &key.1).await?;
-        let since_ms = state.failing_since_ms.unwrap_or(now_ms);
-        if self.lanes.has(key) {
-            self.failing.insert(key.clone(), since_ms);
-        }
-        Ok(is_too_long(&since_ms))
+        self.disable_doomed().await
     }
 
     /// The one place where somebody could be told of it.
-    async fn disable(&mut self, key: &Key, why: &str, now_ms: u64) -> Result<(), Fault> {
-        let (app, endpoint) = key;
-        self.store.disable(app, endpoint, now_ms).await?;
-        // What was under way beside may come to the same end: it is said once.
-        if self.lanes.has(key) {
-            self.remove(key);
-            self.stats.disabled.fetch_add(1, Relaxed);
+    async fn disable_doomed(&mut self) -> Result<(), Fault> {
+        while let Some(((app, endpoint), why)) = self.doomed.last() {
+            self.store.disable(app, endpoint, clock::unix_millis()).await?;
             tracing::warn!(
                 %app,
                 %endpoint,
@@ -265,14 +229,10 @@ impl Sender {
                 "an endpoint is disabled: it is sent nothing more until \
                  `dunlin webhooks enable {app} {endpoint}`"
             );
+            self.stats.disabled.fetch_add(1, Relaxed);
+            self.doomed.pop();
         }
         Ok(())
-    }
-
-    /// The endpoint is not ours any more.
-    fn remove(&mut self, key: &Key) {
-        self.lanes.remove(key);
-        self.failing.remove(key);
     }
 
     async fn renew(&mut self) -> Result<(), Fault> {
@@ -290,7 +250,7 @@ impl Sender {
             .cloned()
             .collect();
         for key in lost {
-            self.remove(&key);
+            self.lanes.remove(&key);
         }
         Ok(())
     }
@@ -367,7 +327,7 @@ impl Sender {
     async fn let_go(&mut self) -> Result<(), Fault> {
         let done: Vec<Key> = self.lanes.done(clock::unix_millis()).cloned().collect();
         for key in &done {
-            self.remove(key);
+            self.lanes.remove(key);
             self.store.release(&self.worker, &key.0, &key.1).await?;
         }
         Ok(())
@@ -455,6 +415,139 @@ impl Sender {
     }
 }
 
+/// Why an endpoint is to be disabled after an attempt that ended so, if it is. `disable_after`: how long it may take
+/// nothing; zero: for ever.
+fn doom(verdict: Verdict, kept: Kept, disable_after: Duration, now_ms: u64) -> Option<&'static str> {
+    match verdict {
+        Verdict::Taken => None,
+        Verdict::Gone => Some("it answered 410 Gone"),
+        Verdict::Failed { .. } => {
+            let until_ms = kept.failing_since_ms?.saturating_add(millis(disable_after));
+            (!disable_after.is_zero() && until_ms <= now_ms)
+                .then_some("it has taken nothing for as long as webhooks.disable_after_s allows")
+        }
+    }
+}
+
 fn key(claim: Claim) -> Key {
     (claim.app, claim.endpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::Apps;
+    use crate::apps::store::ConfiguredApps;
+    use crate::config::{Sources, load};
+    use crate::storage::sql::scratch::Scratch;
+    use crate::webhooks::delivery::{DeliveryId, EndpointId, NewDelivery, Source};
+    use crate::webhooks::egress::Guard;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    #[test]
+    fn an_endpoint_is_disabled_when_it_says_so_or_has_taken_nothing_for_too_long() {
+        let day_ms = millis(DAY);
+        let failed = Verdict::Failed { retry_after: None };
+        for (verdict, failing_since_ms, disable_after, is_doomed) in [
+            (Verdict::Taken, None, DAY, false),
+            (Verdict::Taken, Some(0), DAY, false),
+            (Verdict::Gone, Some(day_ms), DAY, true),
+            (Verdict::Gone, Some(day_ms), Duration::ZERO, true),
+            (failed, Some(0), DAY, true),
+            (failed, Some(1), DAY, false),
+            (failed, None, DAY, false),
+            (failed, Some(0), Duration::ZERO, false),
+        ] {
+            let why = doom(verdict, Kept { failing_since_ms }, disable_after, day_ms);
+            let case = (verdict, failing_since_ms, disable_after);
+            assert_eq!(why.is_some(), is_doomed, "{case:?}");
+        }
+    }
+
+    async fn sender(store: &Store) -> Sender {
+        let config = load(&Sources::default()).expect("the defaults are valid").config;
+        let apps = Arc::new(Apps::load(&ConfiguredApps::new(config.apps.clone())).await);
+        let stats = Arc::new(Stats::new(Arc::clone(&apps)));
+        let section = config.webhooks.clone();
+        let watch = Watch::new(store.clone(), Arc::new(config), Arc::default(), apps);
+        let egress = Egress::new(Arc::new(Guard::default()), Vec::new()).expect("it has no wishes");
+        let (watch, work) = (Arc::new(watch), Arc::default());
+        Sender::new(store.clone(), egress, watch, work, stats, &section, true)
+    }
+
+    fn end(delivery: &Delivery, verdict: Verdict, next: Next) -> End {
+        End {
+            key: (delivery.app.clone(), delivery.endpoint.clone()),
+            seq: delivery.seq,
+            finished: Finished {
+                app: delivery.app.clone(),
+                endpoint: delivery.endpoint.clone(),
+                seq: delivery.seq,
+                attempt: Attempt {
+                    at_ms: 1,
+                    took_ms: 1,
+                    status: None,
+                    note: String::new(),
+                },
+                next,
+            },
+            verdict,
+            outcome: Outcome::Refused,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_over_a_disabled_endpoint_keeps_no_other_under_way() {
+        let scratch = Scratch::sqlite();
+        let database = scratch.open().await;
+        let change = async |sql: &'static str| {
+            let mut transaction = database.begin().await.unwrap();
+            sqlx::query(sql).execute(&mut *transaction).await.unwrap();
+            transaction.commit().await.unwrap();
+        };
+        let store = Store::new(database.clone());
+        let app = || "1".parse().unwrap();
+        let deliveries = ["gone", "gone too", "well"].map(|endpoint| NewDelivery {
+            id: DeliveryId::new(),
+            app: app(),
+            endpoint: EndpointId(endpoint.into()),
+            source: Source::Events,
+            created_at_ms: 1,
+            lanes: 1,
+            events: 1,
+            body: "{}".to_owned(),
+        });
+        store.add(&deliveries, 1, &[]).await.unwrap();
+        let mut sender = sender(&store).await;
+        sender.look().await.unwrap();
+        let now_ms = clock::unix_millis();
+        while let Some(delivery) = sender.lanes.next(now_ms) {
+            let end = match &*delivery.endpoint.0 {
+                "well" => end(&delivery, Verdict::Taken, Next::Done),
+                _ => end(&delivery, Verdict::Gone, Next::Dead),
+            };
+            sender.ends.push(end);
+        }
+        assert_eq!(sender.lanes.under_way(), 3);
+
+        change(
+            "CREATE TRIGGER fails BEFORE UPDATE OF disabled_at_ms ON webhook_endpoint_states \
+             BEGIN SELECT RAISE(ABORT, 'it fails'); END",
+        )
+        .await;
+        assert!(sender.turn(false).await.is_err());
+        assert_eq!(sender.lanes.under_way(), 0);
+        assert!(sender.turn(false).await.is_err(), "it is tried again");
+        assert_eq!(store.disabled().await.unwrap(), []);
+
+        change("DROP TRIGGER fails").await;
+        sender.turn(false).await.unwrap();
+        let disabled = store.disabled().await.unwrap().into_iter();
+        let mut disabled: Vec<Key> = disabled.map(|(key, _)| key).collect();
+        disabled.sort();
+        let expected = ["gone", "gone too"].map(|endpoint| (app(), EndpointId(endpoint.into())));
+        assert_eq!(disabled, expected);
+        assert_eq!(sender.stats.disabled.load(Relaxed), 2);
+    }
 }

@@ -237,7 +237,9 @@ impl Job {
         }
         // Also without an endpoint: there may be deliveries of those that were.
         let pruning = end.run_until_cancelled(prune(&parts.store, &self.endpoints, &self.config.webhooks));
-        tokio::try_join!(watching, pruning.map(Ok), self.deliver(&parts, end.clone()))?;
+        let tending = end.run_until_cancelled(parts.store.tend());
+        let deliver = self.deliver(&parts, end.clone());
+        tokio::try_join!(watching, pruning.map(Ok), tending.map(Ok), deliver)?;
         Ok(())
     }
 

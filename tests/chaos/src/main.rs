@@ -1,7 +1,8 @@
 //! Faults on purpose: nodes and Redis are paused, killed, cut off and restarted under load, and what Dunlin promises for
 //! that is measured. `cargo xtask chaos` builds the server, then this, and runs it.
 //!
-//! Everything happens in one thread, clients included, so that what they saw needs no locks. A scenario sets its
+//! Everything happens in one thread, clients included, so that what they saw needs no locks; only the customer's server for
+//! webhooks has one of its own. A scenario sets its
 //! stage ([`stage`]), lets its clients ([`client`]) do their work, breaks something, and writes what it found
 //! into a [`report::Report`]. Start reading at [`scenarios::CATALOGUE`].
 

@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from unittest import mock
 
 import nacl.secret
 import pusher
@@ -311,5 +313,26 @@ with behaviour("standardwebhooks refuses what is changed"):
             refuses(secret, request.body, {**headers, "webhook-id": changed(headers["webhook-id"])})
             refuses(secret, request.body, {**headers, "webhook-timestamp": changed(headers["webhook-timestamp"])})
             refuses(secret, request.body, {**headers, "webhook-signature": signatures})
+
+
+@contextmanager
+def later(seconds):
+    """The clocks of both libraries are so far ahead."""
+    now, moment = time.time() + seconds, datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    with mock.patch("time.time", return_value=now), mock.patch("standardwebhooks.webhooks.datetime", wraps=datetime) as clock:
+        clock.now.return_value = moment
+        yield
+
+
+with behaviour("what is sent again by somebody else is refused after five minutes, by both libraries"):
+    equal(len(of_endpoint) > 0, True)
+    for request in of_endpoint:
+        verify = Webhook(NEW_SECRET).verify
+        with later(200):
+            verify(request.body, request.headers)
+            equal(validate(request) is None, False)
+        with later(301):
+            raises(WebhookVerificationError, "too old", lambda: verify(request.body, request.headers))
+            equal(validate(request), None)
 
 sys.exit(1 if failed else 0)

@@ -1,6 +1,6 @@
 //! One `redis-server`.
 
-use super::certificate;
+use crate::certificate;
 use crate::process::{Process, Scratch, free_ports, poll_until};
 use redis::{Client, Connection, FromRedisValue};
 use rustix::process::Signal;

@@ -1,76 +1,23 @@
 //! `dunlin webhooks`: what a person sees of deliveries, and sends again.
 
+use super::asking::{listed, output, said, shown, the_one, webhooks};
 use super::numbers::usage;
-use super::receiver::{Receiver, Reply};
-use super::{endpoint, events, occupied};
-use crate::cli::{dunlin, run};
+use super::receiver::{Receiver, Reply, Request};
+use super::{attempts, endpoint, events, occupied};
+use crate::cli::dunlin;
 use crate::client::Client;
 use crate::world::{App, World, eventually, eventually_within};
 use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// One attempt, and that is all.
-const ONE_ATTEMPT: &str = "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nretry_schedule_ms = [0]";
-
-/// A node whose one app has one endpoint, `hook`; its deliveries are in the node's own database.
+/// A world whose one app has one endpoint, `hook`, which has one attempt for everything.
 fn scene(receiver: &Receiver) -> (World, App) {
     let app = App::new(1).webhook(&format!("id = \"hook\"\n{}", endpoint(&receiver.url("/hook"))));
-    let world = World::builder()
-        .config(ONE_ATTEMPT)
-        .app(&app)
-        .only_one_node("the commands look into the database of one node")
-        .start();
-    (world, app)
-}
-
-/// Exit code, standard output and standard error. Not on the thread that the test's own clients need.
-async fn output(mut command: Command) -> (Option<i32>, String, String) {
-    tokio::task::spawn_blocking(move || run(&mut command))
-        .await
-        .expect("the command was waited for")
-}
-
-pub(super) async fn webhooks(world: &World, arguments: &[&str]) -> (Option<i32>, String, String) {
-    output(world.nodes[0].command(&[&["webhooks"], arguments].concat())).await
-}
-
-/// Standard output of what succeeds.
-pub(super) async fn said(world: &World, arguments: &[&str]) -> String {
-    let (code, out, err) = webhooks(world, arguments).await;
-    assert_eq!((code, err.as_str()), (Some(0), ""), "{arguments:?}: {out}");
-    out
-}
-
-/// The deliveries of the app's endpoint that are in this state.
-pub(super) async fn deliveries(world: &World, state: &str) -> Vec<Value> {
-    let arguments = [
-        "list",
-        "--app",
-        "1",
-        "--endpoint",
-        "hook",
-        "--state",
-        state,
-        "--json",
-    ];
-    let (code, out, _) = webhooks(world, &arguments).await;
-    assert_eq!(code, Some(0));
-    let lines = out.lines().map(serde_json::from_str);
-    lines.collect::<Result<_, _>>().expect("lines of JSON")
-}
-
-/// The only delivery in this state, as soon as there is one.
-async fn the_one(world: &World, state: &str) -> Value {
-    let found = eventually(state, || async {
-        let found = deliveries(world, state).await;
-        (!found.is_empty()).then_some(found)
-    });
-    let [one] = <[Value; 1]>::try_from(found.await).expect("one delivery");
-    one
+    (World::builder().config(&attempts(&[0])).app(&app).start(), app)
 }
 
 #[tokio::test]
@@ -85,15 +32,12 @@ async fn a_delivery_that_died_is_listed_shown_and_sent_again_the_same() {
     let first = receiver.next().await;
     assert_eq!(events(&first), [occupied("pub")]);
 
-    let dead = the_one(&world, "dead").await;
+    let dead = the_one(&world, "hook", "dead").await;
     assert_eq!(dead["id"], first.id());
     assert_eq!((&dead["attempts"], &dead["events"]), (&1.into(), &1.into()));
-    let listed = said(&world, &["list"]).await;
-    let mut lines = listed.lines();
-    assert!(
-        lines.next().is_some_and(|head| head.starts_with("ID ")),
-        "{listed}"
-    );
+    let list = said(&world, &["list"]).await;
+    let mut lines = list.lines();
+    assert!(lines.next().is_some_and(|head| head.starts_with("ID ")), "{list}");
     let line = lines.next().expect("a line for it");
     assert!(
         line.starts_with(first.id()) && line.contains("dead") && line.ends_with("hook"),
@@ -101,13 +45,15 @@ async fn a_delivery_that_died_is_listed_shown_and_sent_again_the_same() {
     );
     assert_eq!(lines.next(), None);
 
-    let shown = said(&world, &["show", first.id()]).await;
-    assert!(shown.contains("  500  "), "{shown}");
-    assert!(shown.ends_with(&format!("\n\n{}\n", first.text())), "{shown}");
-    let shown: Value =
-        serde_json::from_str(&said(&world, &["show", first.id(), "--json"]).await).expect("JSON");
-    assert_eq!(shown["body"], first.text());
-    assert_eq!(shown["history"][0]["status"], 500);
+    let in_words = said(&world, &["show", first.id()]).await;
+    assert!(in_words.contains("  500  "), "{in_words}");
+    assert!(
+        in_words.ends_with(&format!("\n\n{}\n", first.text())),
+        "{in_words}"
+    );
+    let in_json = shown(&world, first.id()).await;
+    assert_eq!(in_json["body"], first.text());
+    assert_eq!(in_json["history"][0]["status"], 500);
 
     is_well.store(true, Ordering::Relaxed);
     for replay in [
@@ -117,7 +63,7 @@ async fn a_delivery_that_died_is_listed_shown_and_sent_again_the_same() {
         assert_eq!(said(&world, replay).await, "1 delivery will be sent again\n");
         let again = receiver.next().await;
         assert_eq!((again.id(), &again.body), (first.id(), &first.body));
-        let done = the_one(&world, "done").await;
+        let done = the_one(&world, "hook", "done").await;
         assert_eq!((&done["id"], &done["attempts"]), (&first.id().into(), &1.into()));
     }
     let (code, _, err) = webhooks(&world, &["replay", "--app", "1"]).await;
@@ -129,6 +75,62 @@ async fn a_delivery_that_died_is_listed_shown_and_sent_again_the_same() {
 }
 
 #[tokio::test]
+async fn what_is_listed_and_replayed_can_be_narrowed_down() {
+    let mut receiver = Receiver::with(|_| Reply::status(500));
+    let named = |id: &str| format!("id = \"{id}\"\n{}", endpoint(&receiver.url(&format!("/{id}"))));
+    let app = App::new(1).webhook(&named("hook")).webhook(&named("other"));
+    let world = World::builder().config(&attempts(&[0])).app(&app).start();
+    let mut client = Client::connect(&world, &app).await;
+    // Of each of three events, the second in which it was told, as people write it.
+    let mut times = Vec::new();
+    for count in 1..=3 {
+        client.subscribe(&format!("channel-{count}")).await;
+        let dead = eventually("both endpoints have refused it", || async {
+            let dead = listed(&world, &["--state", "dead"]).await;
+            (dead.len() == 2 * count).then_some(dead)
+        });
+        let mut both = dead.await;
+        both.truncate(2);
+        let at_ms = |delivery: &Value| delivery["created_at_ms"].as_u64().expect("a time");
+        both.sort_by_key(at_ms);
+        let shown = said(&world, &["show", both[0]["id"].as_str().expect("a text")]).await;
+        let made = shown.lines().find_map(|line| line.strip_prefix("made"));
+        times.push(format!("{}Z", &made.expect("it was made").trim()[..19]));
+        eventually("another second has begun", || async {
+            let last_s = at_ms(&both[1]) / 1000;
+            (crate::sign::unix_now().unsigned_abs() > last_s).then_some(())
+        })
+        .await;
+    }
+    receiver.so_far();
+    let count = async |filters: &[&str]| listed(&world, filters).await.len();
+    assert_eq!(count(&["--since", &times[1]]).await, 4);
+    assert_eq!(count(&["--since", &times[1], "--endpoint", "other"]).await, 2);
+    assert_eq!(count(&["--app", "2"]).await, 0);
+    let (_, list, more) = webhooks(&world, &["list", "--limit", "5"]).await;
+    assert_eq!(list.lines().count(), 1 + 5, "{list}");
+    assert!(more.contains("there are more, see --limit"), "{more}");
+
+    let range = [
+        "replay",
+        "--app",
+        "1",
+        "--endpoint",
+        "other",
+        "--from",
+        &times[1],
+        "--to",
+        &times[2],
+    ];
+    assert_eq!(said(&world, &range).await, "1 delivery will be sent again\n");
+    let again = receiver.next().await;
+    assert_eq!(
+        (&*again.path, events(&again)),
+        ("/other", vec![occupied("channel-2")])
+    );
+}
+
+#[tokio::test]
 async fn what_waits_for_hours_keeps_nothing_waiting_that_is_replayed() {
     let mut receiver = Receiver::with(|request| {
         let is_refused = request.text().contains("refused");
@@ -136,19 +138,16 @@ async fn what_waits_for_hours_keeps_nothing_waiting_that_is_replayed() {
     });
     let (world, app) = {
         let app = App::new(1).webhook(&format!("id = \"hook\"\n{}", endpoint(&receiver.url("/hook"))));
-        let config = ONE_ATTEMPT.replace("[0]", "[0, 0]");
-        let builder = World::builder().config(&config).app(&app);
-        let builder = builder.only_one_node("the commands look into the database of one node");
-        (builder.start(), app)
+        (World::builder().config(&attempts(&[0, 0])).app(&app).start(), app)
     };
     let mut client = Client::connect(&world, &app).await;
     client.subscribe("taken").await;
     let taken = receiver.next().await;
     client.subscribe("refused").await;
     let refused = receiver.next().await;
-    assert_eq!(the_one(&world, "done").await["id"], taken.id());
+    assert_eq!(the_one(&world, "hook", "done").await["id"], taken.id());
     eventually("a second attempt is far away", || async {
-        (the_one(&world, "pending").await["attempts"] == 1).then_some(())
+        (the_one(&world, "hook", "pending").await["attempts"] == 1).then_some(())
     })
     .await;
     for id in [taken.id(), refused.id()] {
@@ -175,20 +174,20 @@ async fn an_endpoint_that_was_gone_is_enabled_and_told_what_it_missed() {
     let line = line.await;
     assert!(line.contains(": it answered 410 Gone "), "why: {line}");
     assert!(line.contains("  410  "), "its latest attempt: {line}");
-    let listed: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
+    let endpoint: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
     assert_eq!(
-        (&listed["app"], &listed["endpoint"]),
+        (&endpoint["app"], &endpoint["endpoint"]),
         (&"1".into(), &"hook".into())
     );
     assert_eq!(
-        (&listed["state"], &listed["why"]),
+        (&endpoint["state"], &endpoint["why"]),
         (&"disabled".into(), &"it answered 410 Gone".into())
     );
     assert!(
-        listed["disabled_at_ms"].is_u64() && listed["failing_since_ms"].is_u64(),
-        "{listed}"
+        endpoint["disabled_at_ms"].is_u64() && endpoint["failing_since_ms"].is_u64(),
+        "{endpoint}"
     );
-    assert_eq!(listed["latest"]["status"], 410);
+    assert_eq!(endpoint["latest"]["status"], 410);
     let usage = eventually_within(Duration::from_secs(20), || async {
         let usage = usage(&world, &app).await;
         usage["disabled"]["hook"].is_object().then_some(usage)
@@ -196,12 +195,12 @@ async fn an_endpoint_that_was_gone_is_enabled_and_told_what_it_missed() {
     let usage = usage.await.expect("the store is asked every few seconds");
     assert_eq!(
         usage["disabled"]["hook"],
-        json!({ "since_ms": listed["disabled_at_ms"], "why": "gone" })
+        json!({ "since_ms": endpoint["disabled_at_ms"], "why": "gone" })
     );
     is_back.store(true, Ordering::Relaxed);
     said(&world, &["enable", "1", "hook"]).await;
-    let listed = said(&world, &["endpoints"]).await;
-    assert!(listed.contains(" well "), "{listed}");
+    let list = said(&world, &["endpoints"]).await;
+    assert!(list.contains(" well "), "{list}");
     said(&world, &["replay", "--app", "1", "--endpoint", "hook"]).await;
     assert_eq!(receiver.next().await.id(), first.id());
 }
@@ -232,16 +231,16 @@ async fn what_cannot_be_is_said_plainly() {
         assert!(err.contains(said), "{arguments:?}: {err}");
     }
     let mut elsewhere = world.nodes[0].command(&["webhooks", "list"]);
+    elsewhere.env_remove("DUNLIN_DATABASE_URL");
     elsewhere.env("DUNLIN_DATA_DIR", "/nowhere/at/all");
     let (code, _, err) = output(elsewhere).await;
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("no database at /nowhere/at/all/dunlin.db"), "{err}");
 }
 
-/// Exit code and standard output of `dunlin webhooks verify`.
-pub(super) fn verified(secret: [&str; 2], headers: &[String], body: &[u8]) -> (Option<i32>, String) {
-    let mut command = dunlin(&["webhooks", "verify"]);
-    command.args(secret);
+/// Exit code and standard output of `dunlin webhooks verify`; `option` says whose the secret is.
+pub(super) fn verified(option: &str, secret: &str, headers: &[String], body: &[u8]) -> (Option<i32>, String) {
+    let mut command = dunlin(&["webhooks", "verify", option, secret]);
     command.args(headers.iter().flat_map(|header| ["-H", header]));
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.expect("the binary can be run");
@@ -253,6 +252,19 @@ pub(super) fn verified(secret: [&str; 2], headers: &[String], body: &[u8]) -> (O
     (output.status.code(), text)
 }
 
+/// The headers of Standard Webhooks, as `verify` takes them.
+pub(super) fn standard(request: &Request) -> Vec<String> {
+    headers(request, &["webhook-id", "webhook-timestamp", "webhook-signature"])
+}
+
+fn headers(request: &Request, names: &[&str]) -> Vec<String> {
+    let line = |name: &&str| {
+        let value = request.header(&name.to_ascii_lowercase()).expect("it is there");
+        format!("{name}: {value}")
+    };
+    names.iter().map(line).collect()
+}
+
 #[tokio::test]
 async fn a_request_is_checked_as_its_receiver_does() {
     let mut receiver = Receiver::start();
@@ -260,17 +272,9 @@ async fn a_request_is_checked_as_its_receiver_does() {
     let mut client = Client::connect(&world, &app).await;
     client.subscribe("pub").await;
     let request = receiver.next().await;
-    let names = [
-        "webhook-id",
-        "webhook-timestamp",
-        "webhook-signature",
-        "X-Pusher-Signature",
-    ];
-    let headers = names.map(|name| {
-        let value = request.header(&name.to_ascii_lowercase()).expect("it is there");
-        format!("{name}: {value}")
-    });
-    let verify = |secret: &str, body: &[u8]| verified(["--app-secret", secret], &headers, body);
+    let mut both = standard(&request);
+    both.extend(headers(&request, &["X-Pusher-Signature"]));
+    let verify = |secret: &str, body: &[u8]| verified("--app-secret", secret, &both, body);
     assert_eq!(
         verify(&app.secret, &request.body),
         (
@@ -322,7 +326,7 @@ async fn who_listens_sees_attempts_as_they_are_made_and_nothing_is_different_for
     let mut client = Client::connect(&world, &app).await;
     client.subscribe("before").await;
     receiver.next().await;
-    the_one(&world, "done").await;
+    the_one(&world, "hook", "done").await;
     let in_words = listening(&world, &["--count", "2", "--endpoint", "hook"]).await;
     let in_json = listening(&world, &["--count", "2", "--json"]).await;
     client.subscribe("good").await;
@@ -370,16 +374,15 @@ async fn what_is_forwarded_is_what_the_endpoint_gets_signed_alike() {
     ] {
         assert_eq!(forwarded.header(name), first.header(name), "{name}");
     }
-    let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| {
-        let value = forwarded.header(name).expect("it is there");
-        format!("{name}: {value}")
-    });
-    assert_eq!(
-        verified(["--app-secret", &app.secret], &headers, &forwarded.body).0,
-        Some(0)
+    let verdict = verified(
+        "--app-secret",
+        &app.secret,
+        &standard(&forwarded),
+        &forwarded.body,
     );
+    assert_eq!(verdict.0, Some(0));
     // A replay is another attempt, and is seen as well.
-    the_one(&world, "dead").await;
+    the_one(&world, "hook", "dead").await;
     said(&world, &["replay", first.id()]).await;
     assert_eq!(own.next().await.id(), first.id());
     let said = heard(child).await;
@@ -396,16 +399,18 @@ async fn what_was_kept_long_enough_is_forgotten_and_what_was_given_up_is_kept_fo
         });
         let app = App::new(1).webhook(&format!("id = \"hook\"\n{}", endpoint(&receiver.url("/hook"))));
         let world = World::builder()
-            .config(&format!("{ONE_ATTEMPT}\n{option} = 1"))
+            .config(&format!("{}\n{option} = 1", attempts(&[0])))
             .app(&app)
-            .only_one_node("the commands look into the database of one node")
             .start();
         let mut client = Client::connect(&world, &app).await;
         for channel in ["good", "bad"] {
             client.subscribe(channel).await;
             receiver.next().await;
         }
-        let (done, dead) = (the_one(&world, "done").await, the_one(&world, "dead").await);
+        let (done, dead) = (
+            the_one(&world, "hook", "done").await,
+            the_one(&world, "hook", "dead").await,
+        );
         let finished_at_ms = [done, dead].map(|one| one["finished_at_ms"].as_u64().expect("a time"));
         eventually("a second has passed", || async {
             let now_ms = std::time::UNIX_EPOCH.elapsed().expect("it is later").as_millis();
@@ -414,13 +419,14 @@ async fn what_was_kept_long_enough_is_forgotten_and_what_was_given_up_is_kept_fo
         })
         .await;
         // What a node does every minute, it begins with.
-        world.nodes[0].kill();
-        world.nodes[0].restart();
-        let listed = eventually("one is forgotten", || async {
-            let (_, out, _) = webhooks(&world, &["list", "--json"]).await;
-            (out.lines().count() == 1).then_some(out)
+        for node in &world.nodes {
+            node.kill();
+            node.restart();
+        }
+        let kept = eventually("one is forgotten", || async {
+            <[Value; 1]>::try_from(listed(&world, &[]).await).ok()
         });
-        let listed: Value = serde_json::from_str(&listed.await).expect("one line of JSON");
-        assert_eq!(listed["state"], left, "{option}");
+        let [kept] = kept.await;
+        assert_eq!(kept["state"], left, "{option}");
     }
 }

@@ -98,6 +98,8 @@ async fn who_is_back_within_the_settle_window_was_never_away() {
     client.join("presence-a", "ann").await;
     receiver.events(2).await;
     for _ in 0..3 {
+        client.unsubscribe("presence-a").await;
+        client.join("presence-a", "ann").await;
         client.leave().await;
         client = Client::connect(&world, &app).await;
         client.join("presence-a", "ann").await;
@@ -161,6 +163,31 @@ async fn a_miss_of_the_cache_and_the_number_of_subscribers_are_told() {
             json!({ "name": "subscription_count", "channel": "cache-a", "subscription_count": 1 }),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_cache_that_stays_empty_is_told_once_whoever_misses_it() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene(&receiver, "events = [\"cache_miss\"]\n");
+    let missed = |channel: &str| json!({ "name": "cache_miss", "channel": channel });
+    let mut clients = Vec::new();
+    for channel in ["cache-a", "cache-a", "cache-a", "cache-b"] {
+        let mut client = Client::connect(&world, &app).await;
+        client.subscribe(channel).await;
+        clients.push(client);
+    }
+    let mut told = receiver.events(2).await;
+    told.sort_by_key(ToString::to_string);
+    assert_eq!(told, ["cache-a", "cache-b"].map(missed));
+    world.publish(&app, "cache-b", "e", "filled").await;
+    let mut late = Client::connect(&world, &app).await;
+    for channel in ["cache-b", "cache-c"] {
+        late.subscribe(channel).await;
+        if channel == "cache-b" {
+            late.expect("e").await;
+        }
+    }
+    assert_eq!(receiver.events(1).await, [missed("cache-c")]);
 }
 
 #[tokio::test]

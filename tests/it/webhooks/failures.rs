@@ -1,67 +1,33 @@
-//! Endpoints that fail, stall, come back or are beyond help.
+//! Endpoints that fail again and again: what it costs others, and what becomes of them.
 
+use super::asking::{deliveries, said};
 use super::receiver::{Receiver, Reply, Request};
-use super::{QUICK, endpoint, events, messages, numbered, occupied, scene, world};
+use super::{attempts, endpoint, messages, numbered, occupied, quick, world};
 use crate::client::Client;
-use crate::world::{App, DEADLINE, World, eventually_within};
+use crate::world::{App, DEADLINE, World, eventually, eventually_within};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-#[tokio::test]
-async fn what_an_endpoint_refuses_is_sent_again_the_same() {
-    for status in [500, 404, 302, 429] {
-        let count = AtomicUsize::new(0);
-        let mut receiver = Receiver::with(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-            0..3 => Reply::status(status).with("location", "/elsewhere"),
-            _ => Reply::status(204),
-        });
-        let (world, app) = scene(&receiver, "");
-        let mut client = Client::connect(&world, &app).await;
-        client.subscribe("pub").await;
-        let first = receiver.next().await;
-        for _ in 0..3 {
-            let again = receiver.next().await;
-            assert_eq!(
-                (again.id(), &again.body, &*again.path),
-                (first.id(), &first.body, "/hook")
-            );
-        }
-        assert_eq!(events(&first), [occupied("pub")]);
-    }
-}
-
-#[tokio::test]
-async fn an_endpoint_that_asks_for_time_is_given_it() {
-    let count = AtomicUsize::new(0);
-    let mut receiver = Receiver::with(move |_| match count.fetch_add(1, Ordering::Relaxed) {
-        0 => Reply::status(429).with("retry-after", "2"),
-        _ => Reply::status(200),
-    });
-    let (world, app) = scene(&receiver, "");
-    let mut client = Client::connect(&world, &app).await;
-    client.subscribe("pub").await;
-    let first = receiver.next().await;
-    let second = receiver.next().await;
-    let pause = second.at - first.at;
-    assert!(pause >= Duration::from_millis(1900), "{pause:?}");
-}
+use std::time::{Duration, Instant};
 
 #[tokio::test]
 async fn an_endpoint_that_hangs_delays_nobody_else() {
     let hanging = Receiver::with(|_| Reply::Never);
     let mut healthy = Receiver::start();
     let app = App::new(1)
-        .webhook(&endpoint(&hanging.url("/")))
-        .webhook(&endpoint(&healthy.url("/")));
+        .webhook(&messages(&hanging.url("/"), "batch_ms = 0"))
+        .webhook(&messages(&healthy.url("/"), "batch_ms = 0"));
     let world = world(&app);
-    let mut client = Client::connect(&world, &app).await;
-    for number in 0..30 {
-        let channel = format!("c-{number}");
-        client.subscribe(&channel).await;
-        assert_eq!(healthy.events(1).await, [occupied(&channel)]);
+    let mut lags = Vec::new();
+    for number in 0..100 {
+        let published_at = Instant::now();
+        world.publish(&app, &format!("c-{number}"), "event", "0").await;
+        let request = healthy.next().await;
+        assert_eq!(numbered(&request), [(format!("c-{number}"), 0)]);
+        lags.push(request.at - published_at);
     }
+    lags.sort();
+    assert!(lags[98] < Duration::from_secs(1), "the promise: {lags:?}");
 }
 
 #[tokio::test]
@@ -110,43 +76,82 @@ async fn every_event_reaches_an_endpoint_that_fails_now_and_then_and_each_channe
     assert!(requests.len() > bodies.len(), "some came again");
 }
 
-#[tokio::test]
-async fn an_endpoint_that_is_gone_is_asked_nothing_more() {
-    let mut receiver = Receiver::with(|_| Reply::status(410));
-    let (world, app) = scene(&receiver, "");
-    let mut client = Client::connect(&world, &app).await;
-    client.subscribe("pub").await;
-    receiver.next().await;
-    // What was under way when it said so may still come.
-    for number in 0.. {
-        assert!(number < 3, "it is asked on");
-        client.subscribe(&format!("later-{number}")).await;
-        if receiver.next_within(Duration::from_secs(2)).await.is_none() {
-            break;
-        }
+/// An app with an endpoint `hook`, and one that is well.
+fn app_of(hook: &Receiver, well: &Receiver) -> App {
+    let hook = endpoint(&hook.url("/")) + "id = \"hook\"\n";
+    App::new(1).webhook(&hook).webhook(&endpoint(&well.url("/")))
+}
+
+/// The endpoint `hook` is sent nothing more of what happens.
+async fn is_asked_nothing_more(world: &World, client: &mut Client, hook: &mut Receiver, well: &mut Receiver) {
+    eventually("it is disabled", || async {
+        let list = said(world, &["endpoints"]).await;
+        list.contains("disabled since").then_some(())
+    })
+    .await;
+    hook.so_far();
+    well.so_far();
+    for channel in ["later", "later-still"] {
+        client.subscribe(channel).await;
+        assert_eq!(well.events(1).await, [occupied(channel)]);
     }
+    let waiting = deliveries(world, "hook", "pending").await;
+    assert!(
+        waiting.iter().all(|delivery| delivery["attempts"] == 0),
+        "{waiting:?}"
+    );
+    assert!(hook.so_far().is_empty());
 }
 
 #[tokio::test]
-async fn an_endpoint_that_has_taken_nothing_for_too_long_is_disabled() {
-    let mut receiver = Receiver::with(|_| Reply::status(500));
-    let app = App::new(1).webhook(&endpoint(&receiver.url("/")));
+async fn an_endpoint_that_is_gone_is_asked_nothing_more() {
+    let mut gone = Receiver::with(|_| Reply::status(410));
+    let mut well = Receiver::start();
+    let app = app_of(&gone, &well);
+    let world = world(&app);
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    gone.next().await;
+    is_asked_nothing_more(&world, &mut client, &mut gone, &mut well).await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_has_taken_nothing_for_too_long_is_disabled_and_can_be_enabled() {
+    let is_well = Arc::new(AtomicBool::new(false));
+    let health = Arc::clone(&is_well);
+    let mut hook =
+        Receiver::with(move |_| Reply::status(if health.load(Ordering::Relaxed) { 200 } else { 500 }));
+    let mut well = Receiver::start();
+    let app = app_of(&hook, &well);
     let world = World::builder()
-        .config(&format!("{QUICK}\ndisable_after_s = 1"))
+        .config(&(attempts(&[0, 600, 600, 600, 600]) + "\ndisable_after_s = 1"))
         .app(&app)
         .start();
     let mut client = Client::connect(&world, &app).await;
     client.subscribe("pub").await;
-    let first = receiver.next().await;
-    let mut last = first.at;
-    while let Some(request) = receiver.next_within(Duration::from_secs(7)).await {
-        last = request.at;
+    let (first, second) = (hook.next().await, hook.next().await);
+    assert_eq!(first.id(), second.id(), "not at its first failure");
+    is_asked_nothing_more(&world, &mut client, &mut hook, &mut well).await;
+
+    is_well.store(true, Ordering::Relaxed);
+    said(&world, &["enable", "1", "hook"]).await;
+    said(&world, &["replay", "--app", "1", "--endpoint", "hook"]).await;
+    let mut told = hook.events(3).await;
+    told.sort_by_key(ToString::to_string);
+    assert_eq!(told, ["later", "later-still", "pub"].map(occupied));
+}
+
+#[tokio::test]
+async fn an_endpoint_is_never_disabled_for_failing_where_that_is_switched_off() {
+    let mut receiver = Receiver::with(|_| Reply::status(500));
+    let app = App::new(1).webhook(&endpoint(&receiver.url("/")));
+    let world = World::builder()
+        .config(&(quick() + "\ndisable_after_s = 0"))
+        .app(&app)
+        .start();
+    let mut client = Client::connect(&world, &app).await;
+    client.subscribe("pub").await;
+    for _ in 0..4 {
+        receiver.next().await;
     }
-    let tried_for = last - first.at;
-    assert!(
-        tried_for >= Duration::from_millis(300),
-        "given up after {tried_for:?}"
-    );
-    client.subscribe("later").await;
-    assert!(receiver.next_within(Duration::from_secs(2)).await.is_none());
 }

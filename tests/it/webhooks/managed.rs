@@ -1,9 +1,11 @@
 //! Endpoints in the database: `dunlin webhooks add`, `set`, `remove`, `disable`, `enable` and `test`, while servers run.
 
-use super::commands::{deliveries, heard, listening, said, verified, webhooks};
+use super::asking::{deliveries, said, shown, webhooks};
+use super::commands::{heard, listening, standard, verified};
 use super::receiver::{Receiver, Reply, Request};
-use super::{QUICK, endpoint, events, occupied};
+use super::{attempts, endpoint, events, occupied, quick};
 use crate::client::Client;
+use crate::sign::unix_now;
 use crate::topology::Topology;
 use crate::world::{App, World, eventually};
 use serde_json::Value;
@@ -12,13 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// Longer than it takes until servers know of a change, or try again what failed.
-const QUIET: Duration = Duration::from_millis(2500);
-
 /// A platform that knows of no endpoint yet.
 fn scene() -> (World, App) {
     let app = App::new(1);
-    (World::builder().config(QUICK).app(&app).start(), app)
+    (World::builder().config(&quick()).app(&app).start(), app)
 }
 
 async fn add(world: &World, receiver: &Receiver, more: &[&str]) {
@@ -47,18 +46,29 @@ async fn told(world: &World, app: &App, receiver: &mut Receiver) -> Request {
     panic!("the endpoint is told of nothing");
 }
 
-/// Until the endpoint has been left alone for a while. What was sent before that is forgotten.
-async fn quiet(receiver: &mut Receiver) {
-    for _ in 0..20 {
-        if receiver.next_within(QUIET).await.is_none() {
-            return;
-        }
+/// Who knows of this endpoint knows of all that was changed before it was added.
+struct Marker(Receiver);
+
+impl Marker {
+    /// Servers know of it.
+    async fn add(world: &World, app: &App) -> Self {
+        let mut receiver = Receiver::start();
+        let url = receiver.url("/marker");
+        said(world, &["add", "1", "--url", &url, "--batch-ms", "0"]).await;
+        told(world, app, &mut receiver).await;
+        Self(receiver)
     }
-    panic!("it is still sent something");
+
+    /// Something happens, and whoever is told anything is told of it.
+    async fn pass(&mut self, world: &World, app: &App) {
+        let mut client = Client::connect(world, app).await;
+        client.subscribe("after-all").await;
+        while !self.0.next().await.text().contains("after-all") {}
+    }
 }
 
 /// The line of the endpoint in the list of endpoints, without its URL.
-async fn listed(world: &World) -> String {
+async fn line(world: &World) -> String {
     let list = said(world, &["endpoints", "--app", "1"]).await;
     let line = list
         .lines()
@@ -106,7 +116,7 @@ async fn whatever_is_said_of_a_new_endpoint_is_heeded() {
     let flags = &["add", "1", "--disabled", "--short-retries"];
     let (code, _, err) = webhooks(&world, &[flags, said_of_it.as_flattened()].concat()).await;
     assert_eq!(code, Some(0), "{err}");
-    assert_eq!(listed(&world).await, "1 hook database 1 off");
+    assert_eq!(line(&world).await, "1 hook database 1 off");
     said(&world, &["enable", "1", "hook"]).await;
     let mut request = None;
     for n in 0..50 {
@@ -150,11 +160,7 @@ async fn whatever_is_said_of_a_new_endpoint_is_heeded() {
 
 /// Whether the `webhook-signature` of this secret is among those of the request.
 fn is_signed_by(secret: &str, request: &Request) -> bool {
-    let headers = ["webhook-id", "webhook-timestamp", "webhook-signature"].map(|name| {
-        let value = request.header(name).expect("it is there");
-        format!("{name}: {value}")
-    });
-    verified(["--secret", secret], &headers, &request.body).0 == Some(0)
+    verified("--secret", secret, &standard(request), &request.body).0 == Some(0)
 }
 
 #[tokio::test]
@@ -212,7 +218,7 @@ async fn an_endpoint_can_be_added_changed_and_removed_while_servers_run() {
     add(&world, &receiver, &["--header", "X-Shop: 7"]).await;
     let request = told(&world, &app, &mut receiver).await;
     assert_eq!((request.header("x-shop"), &*request.path), (Some("7"), "/hook"));
-    assert!(listed(&world).await.starts_with("1 hook database 1 well"));
+    assert!(line(&world).await.starts_with("1 hook database 1 well"));
 
     let moved = receiver.url("/moved");
     let set = [
@@ -250,59 +256,62 @@ async fn an_endpoint_can_be_added_changed_and_removed_while_servers_run() {
         said(&world, &["remove", "1", "hook"]).await,
         "endpoint hook of app 1 is removed\n"
     );
-    quiet(&mut receiver).await;
-    let mut client = Client::connect(&world, &app).await;
-    client.subscribe("after-all").await;
-    assert!(receiver.next_within(QUIET).await.is_none());
     let (_, _, err) = webhooks(&world, &["endpoints", "--app", "1"]).await;
     assert_eq!(err, "nothing matches\n");
+    let mut marker = Marker::add(&world, &app).await;
+    receiver.so_far();
+    marker.pass(&world, &app).await;
+    assert!(receiver.so_far().is_empty());
 }
 
 #[tokio::test]
 async fn what_waits_for_an_endpoint_that_is_off_is_sent_when_it_is_on_again() {
-    let is_well = Arc::new(AtomicBool::new(false));
-    let health = Arc::clone(&is_well);
-    let mut receiver =
-        Receiver::with(move |_| Reply::status(if health.load(Ordering::Relaxed) { 200 } else { 500 }));
+    let is_asked = AtomicBool::new(false);
+    let mut receiver = Receiver::with(move |_| {
+        let is_second = is_asked.swap(true, Ordering::Relaxed);
+        Reply::status(if is_second { 200 } else { 500 })
+    });
     let app = App::new(1);
-    let config = QUICK.replace("[0, 100", "[0, 1500, 1500, 1500, 1500");
+    // Longer than servers take to know of a change.
+    let config = attempts(&[0, 3000]);
     let world = World::builder().config(&config).app(&app).start();
     add(&world, &receiver, &[]).await;
     let first = told(&world, &app, &mut receiver).await;
     said(&world, &["disable", "1", "hook"]).await;
-    quiet(&mut receiver).await;
-    let pending = deliveries(&world, "pending").await;
-    assert!(
-        pending.iter().any(|delivery| delivery["id"] == first.id()),
-        "{pending:?}"
-    );
-    assert!(listed(&world).await.starts_with("1 hook database 2 off"));
+    assert!(line(&world).await.starts_with("1 hook database 2 off"));
     let (code, _, err) = webhooks(&world, &["test", "1", "hook"]).await;
     assert_eq!(code, Some(2), "{err}");
 
-    is_well.store(true, Ordering::Relaxed);
-    said(&world, &["enable", "1", "hook"]).await;
-    eventually("all of it is done", || async {
-        (deliveries(&world, "done").await.len() >= pending.len()).then_some(())
+    let mut marker = Marker::add(&world, &app).await;
+    receiver.so_far();
+    let due_ms = shown(&world, first.id()).await["next_at_ms"].as_u64();
+    let due_s = due_ms.expect("it waits") / 1000;
+    eventually("it would be time", || async {
+        (unix_now().unsigned_abs() > due_s).then_some(())
     })
     .await;
-    assert!(receiver.so_far().iter().any(|request| request.id() == first.id()));
+    marker.pass(&world, &app).await;
+    assert!(receiver.so_far().is_empty());
+
+    said(&world, &["enable", "1", "hook"]).await;
+    while receiver.next().await.id() != first.id() {}
 }
 
 #[tokio::test]
 async fn what_waits_for_an_endpoint_that_is_removed_is_given_up_and_says_why() {
     let mut receiver = Receiver::with(|_| Reply::status(503).with("retry-after", "3600"));
     let (world, app) = scene();
-    add(&world, &receiver, &[]).await;
+    // That somebody is gone again is news as well, and comes later.
+    add(&world, &receiver, &["--events", "channel_occupied"]).await;
     let request = told(&world, &app, &mut receiver).await;
     eventually("it is to be tried again", || async {
-        let pending = deliveries(&world, "pending").await;
+        let pending = deliveries(&world, "hook", "pending").await;
         let is_tried = |delivery: &Value| delivery["id"] == request.id() && delivery["attempts"] == 1;
         pending.iter().any(is_tried).then_some(())
     })
     .await;
     said(&world, &["remove", "1", "hook"]).await;
-    assert!(deliveries(&world, "pending").await.is_empty());
+    assert!(deliveries(&world, "hook", "pending").await.is_empty());
     let shown = said(&world, &["show", request.id()]).await;
     assert!(shown.contains("dead since"), "{shown}");
     assert!(
@@ -310,8 +319,50 @@ async fn what_waits_for_an_endpoint_that_is_removed_is_given_up_and_says_why() {
         "{shown}"
     );
     // Another of its name begins well.
-    add(&world, &receiver, &[]).await;
-    assert!(listed(&world).await.starts_with("1 hook database 1 well"));
+    add(&world, &receiver, &["--events", "channel_occupied"]).await;
+    assert!(line(&world).await.starts_with("1 hook database 1 well"));
+}
+
+#[tokio::test]
+async fn a_secret_that_changes_signs_what_waits_beside_the_one_before_it() {
+    let [old, new] = ["whsec_b2xkLXNlY3JldA==", "whsec_bmV3LXNlY3JldA=="];
+    let is_well = Arc::new(AtomicBool::new(false));
+    let health = Arc::clone(&is_well);
+    let mut receiver =
+        Receiver::with(move |_| Reply::status(if health.load(Ordering::Relaxed) { 200 } else { 500 }));
+    let app = App::new(1);
+    let world = World::builder()
+        .config(&attempts(&[0, 1500, 1500, 1500, 1500, 1500]))
+        .app(&app)
+        .start();
+    add(&world, &receiver, &["--secret", old]).await;
+    let first = told(&world, &app, &mut receiver).await;
+    let is_ok = |secret: &str, request: &Request| {
+        verified("--secret", secret, &standard(request), &request.body).0 == Some(0)
+    };
+    assert!(is_ok(old, &first) && !is_ok(new, &first));
+    said(
+        &world,
+        &["set", "1", "hook", "--secret", new, "--previous-secret", old],
+    )
+    .await;
+    loop {
+        let request = receiver.next().await;
+        let signatures = request.header("webhook-signature").unwrap_or_default();
+        if signatures.split(' ').count() == 2 {
+            assert!(is_ok(old, &request) && is_ok(new, &request), "{signatures}");
+            break;
+        }
+    }
+    is_well.store(true, Ordering::Relaxed);
+    said(&world, &["set", "1", "hook", "--previous-secret", ""]).await;
+    loop {
+        let request = told(&world, &app, &mut receiver).await;
+        if !is_ok(old, &request) {
+            assert!(is_ok(new, &request));
+            break;
+        }
+    }
 }
 
 #[tokio::test]
@@ -338,7 +389,7 @@ async fn a_test_is_sent_once_and_its_answer_is_printed() {
     assert!(out.contains("  500  "), "{out}");
     assert_eq!(err, "dunlin: test deliveries that were not taken: 1\n");
     let failed = receiver.next().await;
-    let dead = deliveries(&world, "dead").await;
+    let dead = deliveries(&world, "hook", "dead").await;
     assert_eq!(dead[0]["id"], failed.id(), "it is not tried again");
 
     let (presence, message) = (receiver.url("/p"), receiver.url("/m"));
@@ -356,8 +407,9 @@ async fn a_test_is_sent_once_and_its_answer_is_printed() {
 async fn what_cannot_be_is_refused_as_in_the_file() {
     let receiver = Receiver::start();
     let app = App::new(1).webhook(&format!("id = \"own\"\nurl = \"{}\"", receiver.url("/own")));
-    let world = World::builder().config(QUICK).app(&app).start();
+    let world = World::builder().config(&quick()).app(&app).start();
     let url = receiver.url("/hook");
+    let own = format!("http://{}/", world.nodes[0].address);
     add(&world, &receiver, &[]).await;
     for (arguments, code, said) in [
         (
@@ -409,7 +461,29 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
             "--secret must be whsec_",
         ),
         (&["rotate", "1", "hook", "--overlap", "soon"], 2, "must be as 90s"),
-        (&["add", "1", "--url", "http://10.0.0.1/"], 2, "url "),
+        (&["add", "1", "--url", "http://10.0.0.1/"], 2, "private use"),
+        (&["add", "1", "--url", "http://127.0.0.2:8080/"], 2, "loopback"),
+        (&["add", "1", "--url", "http://0x7f000002:8080/"], 2, "loopback"),
+        (&["add", "1", "--url", "http://[::1]:8080/"], 2, "loopback"),
+        (&["add", "1", "--url", "http://169.254.169.254/"], 2, "link-local"),
+        (
+            &["add", "1", "--url", "http://shop.example@127.0.0.1:8080/"],
+            2,
+            "user name",
+        ),
+        (
+            &["add", "1", "--url", "http://１２７。０。０。１:8080/"],
+            2,
+            "ASCII",
+        ),
+        (&["add", "1", "--url", "http://127.0.0.1:22/"], 2, "port 22"),
+        (&["add", "1", "--url", &own], 2, "port "),
+        (&["add", "1", "--url", "ftp://shop.example/"], 2, "begin with"),
+        (
+            &["set", "1", "hook", "--url", "http://10.0.0.1/"],
+            2,
+            "private use",
+        ),
         (
             &["add", "1", "--url", &url, "--events", "bind"],
             2,
@@ -482,14 +556,14 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
 #[tokio::test]
 async fn a_server_that_nobody_gave_an_endpoint_writes_nothing_and_runs_anywhere() {
     let app = App::new(1);
-    let builder = World::builder().config(QUICK).app(&app);
+    let builder = World::builder().config(&quick()).app(&app);
     let world = builder.env("DUNLIN_DATA_DIR", "/proc/nobody/writes/here").start();
     world.publish(&app, "pub", "event", "{}").await;
 
     // Something that is no database keeps nobody from serving.
     let blocked = crate::process::Scratch::new();
     fs::create_dir_all(blocked.file("data/dunlin.db")).expect("the scratch directory can be written");
-    let builder = World::builder().config(QUICK).app(&app);
+    let builder = World::builder().config(&quick()).app(&app);
     let builder = builder.only_one_node("the database is in the directory of one node");
     let world = builder
         .env("DUNLIN_DATA_DIR", &blocked.file("data").display().to_string())
@@ -522,7 +596,7 @@ async fn a_node_that_delivers_nothing_records_what_others_deliver() {
     let mut receiver = Receiver::start();
     let app = App::new(1);
     let world = World::builder()
-        .config(QUICK)
+        .config(&quick())
         .app(&app)
         .nodes(2)
         .node_env(0, "DUNLIN_WEBHOOKS__DELIVER", "false")
@@ -556,16 +630,16 @@ async fn nodes_that_share_no_database_say_so_as_soon_as_there_are_webhooks() {
     let receiver = Receiver::start();
     let with_endpoint = App::new(1).webhook(&endpoint(&receiver.url("/hook")));
     let apart = |app: &App| {
-        let builder = World::builder().config(QUICK).app(app).nodes(2);
+        let builder = World::builder().config(&quick()).app(app).nodes(2);
         let builder = builder.node_env(0, "DUNLIN_DATABASE_URL", "");
         builder.node_env(1, "DUNLIN_DATABASE_URL", "").start()
     };
-    let together = World::builder().config(QUICK).app(&with_endpoint);
+    let together = World::builder().config(&quick()).app(&with_endpoint);
     assert!(
         !together.nodes(2).start().log().contains(WARNING),
         "they share one"
     );
-    let alone = World::builder().config(QUICK).app(&with_endpoint);
+    let alone = World::builder().config(&quick()).app(&with_endpoint);
     if Topology::of_this_run() == Topology::OneNode {
         assert!(!alone.start().log().contains(WARNING), "there is only one node");
     }

@@ -1,11 +1,14 @@
 //! What customers are told of their channels, as their endpoints receive it.
 
+mod answers;
+mod asking;
 mod commands;
 mod crashes;
 mod events;
 mod failures;
 mod managed;
 mod numbers;
+mod options;
 mod receiver;
 mod yalgaar;
 
@@ -13,9 +16,17 @@ use self::receiver::{Receiver, Request};
 use crate::world::{App, World};
 use serde_json::{Value, json};
 
-/// Endpoints on this machine are allowed, and everything is quicker than customers would like it.
-const QUICK: &str = "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nsettle_ms = 300\n\
-                     retry_schedule_ms = [0, 100, 200, 200, 200, 200, 200, 200, 200, 200, 200, 200]\ntimeout_ms = 2000";
+/// The section: endpoints on this machine are allowed, it is soon told what has gone, and attempts follow these pauses.
+fn attempts(pauses_ms: &[u64]) -> String {
+    format!(
+        "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nsettle_ms = 300\nretry_schedule_ms = {pauses_ms:?}"
+    )
+}
+
+/// The section where nothing takes as long as customers would like it.
+fn quick() -> String {
+    attempts(&[0, 20, 50, 50, 50, 50, 50, 50, 50, 50, 50, 50])
+}
 
 /// An endpoint that does not wait for company.
 fn endpoint(url: &str) -> String {
@@ -28,7 +39,7 @@ fn messages(url: &str, batching: &str) -> String {
 }
 
 fn world(app: &App) -> World {
-    World::builder().config(QUICK).app(app).start()
+    World::builder().config(&quick()).app(app).start()
 }
 
 /// An app with one endpoint of the Pusher format, and its world.

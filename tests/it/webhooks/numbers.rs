@@ -1,7 +1,7 @@
 //! What operators can count: metrics, usage, and what the log says.
 
 use super::receiver::{Receiver, Reply};
-use super::{QUICK, endpoint, items, messages, scene};
+use super::{attempts, endpoint, items, messages, quick, scene};
 use crate::client::Client;
 use crate::node::Node;
 use crate::request::Http;
@@ -12,8 +12,6 @@ use std::time::Duration;
 
 /// The store is asked every few seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-const TWO_ATTEMPTS: &str = "[webhooks]\nallow_networks = [\"127.0.0.1/32\"]\nretry_schedule_ms = [0, 100]";
 
 async fn ask(address: SocketAddr, path: &str) -> String {
     let mut http = Http::open(address).await;
@@ -63,7 +61,7 @@ async fn what_becomes_of_deliveries_is_counted() {
         Reply::status(if is_bad { 503 } else { 200 })
     });
     let app = App::new(1).webhook(&endpoint(&receiver.url("/")));
-    let world = World::builder().config(TWO_ATTEMPTS).app(&app).start();
+    let world = World::builder().config(&attempts(&[0, 100])).app(&app).start();
     let mut client = Client::connect(&world, &app).await;
     client.subscribe("good").await;
     // Else both might share a request.
@@ -173,7 +171,8 @@ async fn events_that_find_no_room_in_the_outbox_are_counted_and_said_to_be_lost(
     let app = App::new(1).webhook(&lines);
     let world = World::builder()
         .config(&format!(
-            "[redis]\noutbox_entries = 100\nlease_ms = 30000\n{QUICK}"
+            "[redis]\noutbox_entries = 100\nlease_ms = 30000\n{}",
+            quick()
         ))
         .app(&app)
         .nodes(2)

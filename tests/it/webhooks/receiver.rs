@@ -1,6 +1,7 @@
 //! A customer's endpoint, whose requests a test looks at one after the other.
 
 use crate::world::DEADLINE;
+use rustls::ServerConfig;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -27,6 +28,21 @@ impl Receiver {
             scheme: "http",
             requests,
         }
+    }
+
+    /// Says 200 to everything, over TLS.
+    pub(crate) fn secure(config: ServerConfig) -> Self {
+        let (tell, requests) = mpsc::unbounded_channel();
+        let manner = telling(tell, |_| Reply::status(200));
+        Self {
+            server: dunlin_receiver::Receiver::start_secure(config, manner),
+            scheme: "https",
+            requests,
+        }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.server.address.port()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -1,10 +1,11 @@
 //! The Yalgaar format, read as its reference says.
 
-use super::receiver::Receiver;
-use super::{messages, world};
+use super::receiver::{Receiver, Reply};
+use super::{items, messages, world};
 use crate::client::Client;
+use crate::request::Call;
 use crate::sign::{hmac_sha256_hex, unix_now};
-use crate::world::App;
+use crate::world::{App, eventually};
 use serde_json::{Value, json};
 
 /// The source of a request and its data, without the times, which are looked at here.
@@ -39,11 +40,23 @@ async fn every_message_is_told_whoever_published_it() {
     let mut client = Client::connect(&world, &app).await;
     client.join("presence-a", "ann").await;
     client.subscribe("private-a").await;
+    let envelope = r#"{"nonce":"bm9uY2U=","ciphertext":"Y2lwaGVy"}"#;
+    let batch = json!({ "batch": [
+        { "name": "e", "channel": "batch-a", "data": "first" },
+        { "name": "e", "channel": "batch-b", "data": "second" },
+    ] });
+    // Nobody's business but the platform's.
+    world.publish(&app, "#server-to-user-ann", "e", "own").await;
     world.publish(&app, "news", "e", "{\"n\": 1}").await;
+    world.publish(&app, "private-encrypted-a", "e", envelope).await;
+    Call::post(&app, "/batch_events", &batch)
+        .send(&world)
+        .await
+        .assert(200, "");
     client.trigger("presence-a", "client-x", json!({ "n": 2 })).await;
     client.trigger("private-a", "client-x", json!("text")).await;
     let mut told = Vec::new();
-    while told.len() < 3 {
+    while told.len() < 6 {
         let request = receiver.next().await;
         assert_eq!(request.path, "/message");
         let (source, data) = read(&app, &request);
@@ -54,9 +67,12 @@ async fn every_message_is_told_whoever_published_it() {
     assert_eq!(
         told,
         [
+            json!({ "channel": "batch-a", "uuid": "", "message": "first" }),
+            json!({ "channel": "batch-b", "uuid": "", "message": "second" }),
             json!({ "channel": "news", "uuid": "", "message": "{\"n\": 1}" }),
             json!({ "channel": "presence-a", "uuid": "ann", "message": "{\"n\":2}" }),
             json!({ "channel": "private-a", "uuid": client.socket_id, "message": "text" }),
+            json!({ "channel": "private-encrypted-a", "uuid": "", "message": envelope }),
         ]
     );
 }
@@ -107,4 +123,56 @@ async fn every_subscription_is_bound_and_unbound_by_whoever_it_is() {
     told.sort_by_key(ToString::to_string);
     expected.sort_by_key(ToString::to_string);
     assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn who_cannot_be_told_of_presence_is_told_of_messages() {
+    let mut receiver = Receiver::with(|request| match &*request.path {
+        "/presence" => Reply::Never,
+        _ => Reply::status(200),
+    });
+    let presence = format!("presence_url = \"{}\"\nbatch_ms = 0", receiver.url("/presence"));
+    let lines = messages(&receiver.url("/message"), &presence);
+    let app = App::new(1).webhook(&lines);
+    let world = world(&app);
+    let mut client = Client::connect(&world, &app).await;
+    let channels: Vec<String> = (0..5).map(|number| format!("channel-{number}")).collect();
+    for channel in &channels {
+        client.subscribe(channel).await;
+    }
+    for channel in &channels {
+        world.publish(&app, channel, "e", "text").await;
+    }
+    let (mut told, mut is_asked) = (0, false);
+    while told < 5 || !is_asked {
+        let request = receiver.next().await;
+        if request.path == "/presence" {
+            is_asked = true;
+        } else {
+            told += read(&app, &request).1.len();
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_entry_has_the_time_at_which_it_happened() {
+    let mut receiver = Receiver::start();
+    let lines = messages(&receiver.url("/"), "batch_ms = 60000\nbatch_size = 2");
+    let app = App::new(1).webhook(&lines);
+    let world = world(&app);
+    world.publish(&app, "pub", "event", "first").await;
+    let now = unix_now();
+    eventually("another second has begun", || async {
+        (unix_now() > now).then_some(())
+    })
+    .await;
+    world.publish(&app, "pub", "event", "second").await;
+    let items = items(&receiver.next().await);
+    let second = |item: &Value| -> i64 {
+        item["timestamp"]
+            .as_str()
+            .and_then(|text| text.parse().ok())
+            .expect("seconds as a text")
+    };
+    assert!(second(&items[0]) <= now && second(&items[1]) > now, "{items:?}");
 }

@@ -4,6 +4,9 @@ use std::fmt;
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
@@ -11,6 +14,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{
     Any, AnyConnection, AnyPool, AssertSqlSafe, Connection as _, Executor as _, SqlSafeStr as _, Transaction,
 };
+use tokio::sync::Notify;
 
 use super::target::{BadTarget, Target};
 use crate::config::DatabaseSection;
@@ -21,6 +25,14 @@ pub(super) static POSTGRES_TABLES: Migrator = sqlx::migrate!("migrations/postgre
 /// How long bringing the tables up to date may take, the wait for another node that does it included.
 const MIGRATION_TIME: Duration = Duration::from_mins(1);
 
+/// Pages in SQLite's log from which on a writer moves them into the file, however long it takes: 64 MiB.
+const LOG_PAGES: u32 = 16_384;
+const PAGE_BYTES: u32 = 4096;
+
+/// Transactions after which that is done beside the writers. The next one then waits for the disk once, to begin the log
+/// anew: at a low rate that is to be rare, and at a high one there is to be little to move.
+const TENDED_AFTER: u64 = 500;
+
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Database {
@@ -28,6 +40,23 @@ pub struct Database {
     reads: AnyPool,
     writes: AnyPool,
     timeout: Duration,
+    log: Arc<Log>,
+}
+
+/// How much was written to SQLite's log.
+#[derive(Debug, Default)]
+struct Log {
+    transactions: AtomicU64,
+    is_long: Notify,
+}
+
+impl Log {
+    fn grows(&self) {
+        let before = self.transactions.fetch_add(1, Relaxed);
+        if (before + 1).is_multiple_of(TENDED_AFTER) {
+            self.is_long.notify_one();
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,8 +136,10 @@ impl Database {
     async fn sqlite(options: AnyConnectOptions, section: &DatabaseSection) -> Result<Self, OpenError> {
         let setup = format!(
             "PRAGMA busy_timeout = {}; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
-             PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 67108864",
-            section.timeout.as_millis()
+             PRAGMA foreign_keys = ON; PRAGMA wal_autocheckpoint = {LOG_PAGES}; \
+             PRAGMA journal_size_limit = {}",
+            section.timeout.as_millis(),
+            LOG_PAGES * PAGE_BYTES,
         );
         let pool = |size| {
             pool(section, size, setup.clone())
@@ -125,6 +156,7 @@ impl Database {
             reads: pool(section.pool_size),
             writes,
             timeout: section.timeout,
+            log: Arc::default(),
         })
     }
 
@@ -144,6 +176,7 @@ impl Database {
             reads: pool.clone(),
             writes: pool,
             timeout: section.timeout,
+            log: Arc::default(),
         })
     }
 
@@ -152,14 +185,35 @@ impl Database {
         &self.reads
     }
 
-    /// Begins to write. Dropped without a commit, nothing of it has happened.
+    /// Whom to ask for a change that is one statement: a transaction of its own.
+    pub fn writes(&self) -> &AnyPool {
+        if self.kind == Kind::Sqlite {
+            self.log.grows();
+        }
+        &self.writes
+    }
+
+    /// Begins a change of several statements. Dropped without a commit, nothing of it has happened.
     ///
     /// # Errors
     /// The database is away, or others write for too long.
     pub async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
         match self.kind {
-            Kind::Sqlite => self.writes.begin_with(BEGIN_WRITE).await,
-            Kind::Postgres => self.writes.begin().await,
+            Kind::Sqlite => self.writes().begin_with(BEGIN_WRITE).await,
+            Kind::Postgres => self.writes().begin().await,
+        }
+    }
+
+    /// Moves what is written from SQLite's log into its file, for ever, so that no writer has to: it would wait for the
+    /// disk, and all others for it. PostgreSQL needs no such help.
+    pub async fn tend(&self) {
+        loop {
+            self.log.is_long.notified().await;
+            // Nobody is kept waiting: what cannot be moved now is moved the next time.
+            let moved = sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").execute(&self.reads);
+            if let Err(error) = moved.await {
+                tracing::warn!(%error, "the database's log could not be moved into its file");
+            }
         }
     }
 

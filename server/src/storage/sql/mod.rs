@@ -27,6 +27,12 @@ pub fn from_number(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
+/// Whether a statement about so many rows is prepared once for each connection and kept there. Each number of rows makes
+/// another statement: the small ones come again and again, and of the others there would be too many to keep.
+pub fn is_kept(rows: usize) -> bool {
+    rows <= 8
+}
+
 /// The placeholders of `rows` rows with `columns` columns, behind `before` others: `($3, $4), ($5, $6)`.
 pub fn placeholders(before: usize, rows: usize, columns: usize) -> String {
     let row = |row: usize| {

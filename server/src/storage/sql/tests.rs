@@ -7,6 +7,7 @@ use super::database::{POSTGRES_TABLES, SQLITE_TABLES};
 use super::scratch::{Folder, Scratch};
 use super::*;
 use crate::config::DatabaseSection;
+use crate::told::eventually;
 
 #[test]
 fn a_url_names_a_file_or_a_server_or_is_refused_without_being_repeated() {
@@ -165,6 +166,27 @@ async fn what_was_committed_is_in_the_files_of_sqlite_at_once() {
         .await
         .unwrap();
     assert_eq!(row.try_get::<String, _>("position").unwrap(), "1");
+}
+
+#[tokio::test]
+async fn what_is_written_to_sqlite_comes_into_its_file_beside_the_writers() {
+    let scratch = Scratch::sqlite();
+    let database = scratch.open().await;
+    let file = scratch.folder().join("dunlin.db");
+    let bytes = || std::fs::metadata(&file).unwrap().len();
+    for n in 0..600 {
+        sqlx::query("INSERT INTO webhook_cursors (name, position) VALUES ($1, $2)")
+            .bind(n.to_string())
+            .bind("x".repeat(1000))
+            .execute(database.writes())
+            .await
+            .unwrap();
+    }
+    assert!(bytes() < 400_000, "the writers have left it in the log");
+    tokio::select! {
+        () = database.tend() => unreachable!("it tends for ever"),
+        () = eventually("it is in the file", async || bytes() > 400_000) => {}
+    }
 }
 
 #[tokio::test]

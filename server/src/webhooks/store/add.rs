@@ -5,11 +5,10 @@ use std::collections::BTreeSet;
 use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::{Fault, Store};
-use crate::storage::sql::{Database, Locking, number, placeholders};
+use crate::storage::sql::{Database, Locking, is_kept, number, placeholders};
 use crate::webhooks::delivery::NewDelivery;
 
-/// Rows that go into one statement. Statements of this size are prepared once; smaller ones each time, because there
-/// would be one of each size.
+/// Rows that go into one statement.
 const ROWS: usize = 100;
 
 /// The step of a cursor that goes with what is stored. A cursor says how far something was read, in its reader's words.
@@ -99,7 +98,7 @@ async fn move_cursors(
              WHERE name = its_name AND position = its_from"
         );
         let bound = |sql: String| {
-            let query = sqlx::query(AssertSqlSafe(sql)).persistent(some.len() == 1);
+            let query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(some.len()));
             some.iter().fold(query, |query, step| {
                 query.bind(&step.partition).bind(&step.from).bind(&step.to)
             })
@@ -115,7 +114,7 @@ async fn move_cursors(
             "INSERT INTO webhook_cursors (name, position) VALUES {} ON CONFLICT DO NOTHING",
             placeholders(0, some.len(), 2)
         );
-        let query = sqlx::query(AssertSqlSafe(sql)).persistent(some.len() == 1);
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(some.len()));
         let query = some
             .iter()
             .fold(query, |query, step| query.bind(&step.partition).bind(&step.to));
@@ -134,7 +133,7 @@ async fn know_endpoints(
         "INSERT INTO webhook_endpoint_states (app_id, endpoint_id) VALUES {} ON CONFLICT DO NOTHING",
         placeholders(0, endpoints.len(), 2)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(endpoints.len() == 1);
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(endpoints.len()));
     for (app, endpoint) in endpoints {
         query = query.bind(*app).bind(*endpoint);
     }
@@ -152,7 +151,8 @@ async fn insert(
          next_at_ms) VALUES {} ON CONFLICT (id) DO NOTHING",
         placeholders(0, deliveries.len(), 9)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(deliveries.len() == ROWS);
+    let mut query =
+        sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(deliveries.len()) || deliveries.len() == ROWS);
     for new in deliveries {
         query = query
             .bind(new.id.as_str())

@@ -162,13 +162,11 @@ impl Store {
         let (mut last, mut count) = (0_i64, 0);
         loop {
             let step = async {
-                let mut transaction = self.database.begin().await?;
                 let query = sqlx::query(AssertSqlSafe(sql.clone())).persistent(false);
                 let changed = bind(query, &values)
                     .bind(last)
-                    .fetch_all(&mut *transaction)
+                    .fetch_all(self.database.writes())
                     .await?;
-                transaction.commit().await?;
                 changed
                     .iter()
                     .map(|row| row.try_get::<i64, _>("seq"))
@@ -269,8 +267,7 @@ impl Store {
 
     /// Looks at up to `limit` attempts of all apps behind the one of this number, and returns those of one app, in the
     /// order in which they were stored, with the number of the last one that was looked at. What was given up without an
-    /// attempt is not among them. One that was stored at the
-    /// same time by another worker may appear behind it later.
+    /// attempt is not among them. One that was stored at the same time by another worker may appear behind it later.
     ///
     /// # Errors
     /// See [`Fault`].

@@ -46,16 +46,14 @@ impl Store {
             self.database.locking(due, Locking::Skip("s"))
         );
         let work = async {
-            let mut transaction = self.database.begin().await?;
             let claimed = sqlx::query(AssertSqlSafe(sql))
                 .bind(worker)
                 .bind(number(now_ms))
                 .bind(number(until_ms))
                 .bind(number(due_by_ms))
                 .bind(i64::from(most))
-                .fetch_all(&mut *transaction)
+                .fetch_all(self.database.writes())
                 .await?;
-            transaction.commit().await?;
             claims(&claimed)
         };
         self.database.within(work).await
@@ -76,13 +74,11 @@ impl Store {
             self.database.locking(ours, Locking::Wait("s"))
         );
         let work = async {
-            let mut transaction = self.database.begin().await?;
             let renewed = sqlx::query(AssertSqlSafe(sql))
                 .bind(worker)
                 .bind(number(until_ms))
-                .fetch_all(&mut *transaction)
+                .fetch_all(self.database.writes())
                 .await?;
-            transaction.commit().await?;
             claims(&renewed)
         };
         self.database.within(work).await
@@ -116,7 +112,6 @@ impl Store {
     /// See [`Fault`].
     pub async fn release(&self, worker: &str, app: &AppId, endpoint: &EndpointId) -> Result<(), Fault> {
         let work = async {
-            let mut transaction = self.database.begin().await?;
             sqlx::query(
                 "UPDATE webhook_endpoint_states SET worker = NULL \
                  WHERE app_id = $1 AND endpoint_id = $2 AND worker = $3",
@@ -124,9 +119,9 @@ impl Store {
             .bind(app.as_str())
             .bind(&*endpoint.0)
             .bind(worker)
-            .execute(&mut *transaction)
+            .execute(self.database.writes())
             .await?;
-            transaction.commit().await
+            Ok(())
         };
         self.database.within(work).await
     }

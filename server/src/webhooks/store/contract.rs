@@ -88,6 +88,12 @@ async fn claim(store: &Store, worker: &str, most: u32) -> Vec<String> {
     names
 }
 
+/// Records attempts of a worker, and says of each whether it was kept.
+async fn record(store: &Store, worker: &str, now_ms: u64, finished: &[Finished]) -> Vec<bool> {
+    let kept = store.record(worker, now_ms, finished).await.unwrap();
+    kept.iter().map(Option::is_some).collect()
+}
+
 async fn pending(store: &Store, of_app: &str, to: &str) -> Vec<Delivery> {
     store.pending(&app(of_app), &endpoint(to), 20_000).await.unwrap()
 }
@@ -325,10 +331,10 @@ async fn a_claim_that_ran_out_may_be_taken_and_its_worker_records_nothing_more(s
         finished(&theirs, NOW, Next::Done),
         finished(&ours, NOW, Next::Done),
     ];
-    assert_eq!(old.record("old", NOW + 11, &both).await.unwrap(), [false, true]);
+    assert_eq!(record(&old, "old", NOW + 11, &both).await, [false, true]);
     assert_eq!(found(&old, &theirs.id).await.0.state, State::Pending);
     assert_eq!(found(&old, &ours.id).await.0.state, State::Done);
-    assert_eq!(young.record("young", NOW + 12, &both[..1]).await.unwrap(), [true]);
+    assert_eq!(record(&young, "young", NOW + 12, &both[..1]).await, [true]);
     assert_eq!(
         found(&old, &theirs.id).await.1.len(),
         1,
@@ -342,7 +348,7 @@ async fn an_attempt_says_what_becomes_of_its_delivery(scratch: &Scratch) {
     add(&store, &several(250, "1", "a")).await;
     claim(&store, "w", 5).await;
     let deliveries = pending(&store, "1", "a").await;
-    assert_eq!(store.record("w", NOW, &[]).await.unwrap(), [true; 0]);
+    assert_eq!(record(&store, "w", NOW, &[]).await, [true; 0]);
     let first: Vec<_> = deliveries
         .iter()
         .enumerate()
@@ -355,7 +361,7 @@ async fn an_attempt_says_what_becomes_of_its_delivery(scratch: &Scratch) {
             finished(delivery, NOW + 1, next)
         })
         .collect();
-    assert_eq!(store.record("w", NOW + 8, &first).await.unwrap(), [true; 250]);
+    assert_eq!(record(&store, "w", NOW + 8, &first).await, [true; 250]);
     for (stored, sent) in deliveries.iter().zip(&first) {
         let (delivery, attempts) = found(&store, &stored.id).await;
         let (state, next_at_ms, finished_at_ms) = match sent.next {
@@ -376,10 +382,7 @@ async fn an_attempt_says_what_becomes_of_its_delivery(scratch: &Scratch) {
     let left = pending(&store, "1", "a").await;
     assert_eq!(left.len(), 83);
     let second = finished(&left[0], NOW + 5001, Next::Dead);
-    assert_eq!(
-        store.record("w", NOW, slice::from_ref(&second)).await.unwrap(),
-        [true]
-    );
+    assert_eq!(record(&store, "w", NOW, slice::from_ref(&second)).await, [true]);
     let (delivery, attempts) = found(&store, &left[0].id).await;
     assert_eq!((delivery.attempts, delivery.state), (2, State::Dead));
     assert_eq!(attempts.len(), 2);
@@ -412,7 +415,8 @@ async fn an_endpoint_fails_since_its_first_failure_after_a_success(scratch: &Scr
             .iter()
             .map(|(at_ms, next)| finished(unsent.next().unwrap(), *at_ms, *next))
             .collect();
-        store.record("w", NOW, &step).await.unwrap();
+        let kept = store.record("w", NOW, &step).await.unwrap();
+        assert_eq!(kept, vec![Some(Kept { failing_since_ms }); step.len()]);
         let last = &step.last().unwrap().attempt;
         let expected = EndpointState {
             failing_since_ms,
@@ -439,7 +443,7 @@ async fn what_is_unstorable_or_gone_keeps_nothing_else_from_being_recorded(scrat
     let mut strange = finished(&deliveries[1], NOW, Next::Done);
     strange.attempt.note = "a\0b".to_owned();
     strange.attempt.status = None;
-    store.record("w", NOW, &[gone, strange]).await.unwrap();
+    record(&store, "w", NOW, &[gone, strange]).await;
     let (delivery, attempts) = found(&store, &deliveries[1].id).await;
     assert_eq!(delivery.state, State::Done);
     assert_eq!((&*attempts[0].note, attempts[0].status), ("a\u{fffd}b", None));
@@ -453,7 +457,7 @@ async fn a_disabled_endpoint_is_sent_nothing(scratch: &Scratch) {
     store.claim("w", NOW, NOW + 1, NOW, 5).await.unwrap();
     let under_way = pending(&store, "1", "a").await;
     let failure = finished(&under_way[0], NOW, Next::Retry { at_ms: NOW });
-    store.record("w", NOW, &[failure]).await.unwrap();
+    record(&store, "w", NOW, &[failure]).await;
     store.disable(&id, &to, NOW + 5).await.unwrap();
     assert_eq!(pending(&store, "1", "a").await, []);
     assert_eq!(
@@ -476,7 +480,7 @@ async fn a_disabled_endpoint_is_sent_nothing(scratch: &Scratch) {
         finished(&under_way[2], NOW, Next::Retry { at_ms: NOW }),
         finished(&under_way[3], NOW, Next::Done),
     ];
-    assert_eq!(store.record("w", NOW + 6, &late).await.unwrap(), [true, true]);
+    assert_eq!(record(&store, "w", NOW + 6, &late).await, [true, true]);
     assert_eq!(found(&store, &under_way[2].id).await.0.state, State::Dead);
     assert_eq!(found(&store, &under_way[3].id).await.0.state, State::Done);
     let state = store.endpoint_state(&id, &to).await.unwrap();
@@ -528,10 +532,7 @@ async fn deliveries_are_found_and_paged(scratch: &Scratch) {
     add(&store, &deliveries).await;
     claim(&store, "w", 9).await;
     let first = pending(&store, "1", "a").await.remove(0);
-    store
-        .record("w", NOW, &[finished(&first, NOW, Next::Dead)])
-        .await
-        .unwrap();
+    record(&store, "w", NOW, &[finished(&first, NOW, Next::Dead)]).await;
     let listed = async |filter: Filter, limit: u32| -> Vec<u64> {
         let list = store.list(&filter, limit).await.unwrap();
         list.iter().map(|delivery| delivery.created_at_ms - NOW).collect()
@@ -614,9 +615,9 @@ async fn a_replay_begins_again_in_the_old_order(scratch: &Scratch) {
         .iter()
         .map(|one| finished(one, NOW, Next::Dead))
         .collect();
-    store.record("w", NOW, &dead[..2400]).await.unwrap();
+    record(&store, "w", NOW, &dead[..2400]).await;
     let other = finished(&pending(&store, "2", "a").await[0], NOW, Next::Dead);
-    store.record("w", NOW, &[other]).await.unwrap();
+    record(&store, "w", NOW, &[other]).await;
     let one = Filter {
         app: Some(app("1")),
         id: Some(deliveries[3].id.clone()),
@@ -660,10 +661,7 @@ async fn what_is_old_is_pruned_by_its_kind_and_never_what_is_pending(scratch: &S
         .enumerate()
     {
         let at_ms = NOW + n as u64;
-        store
-            .record("w", at_ms, &[finished(&deliveries[n], at_ms, next)])
-            .await
-            .unwrap();
+        record(&store, "w", at_ms, &[finished(&deliveries[n], at_ms, next)]).await;
     }
     let left = async || -> Vec<usize> {
         let all = store.list(&Filter::default(), 99).await.unwrap();
@@ -787,7 +785,7 @@ async fn what_was_done_for_an_endpoint_of_late_is_not_forgotten(scratch: &Scratc
         for name in ["claimed", "done"] {
             for delivery in pending(&store, "1", name).await {
                 let end = finished(&delivery, at_ms, Next::Done);
-                assert_eq!(store.record("w", at_ms, &[end]).await.unwrap(), [true]);
+                assert_eq!(record(&store, "w", at_ms, &[end]).await, [true]);
             }
         }
         if at_ms == NOW {
@@ -858,7 +856,7 @@ async fn attempts_are_logged_in_the_order_in_which_they_were_stored(scratch: &Sc
     ];
     for (n, (delivery, next)) in ends.into_iter().enumerate() {
         let end = finished(delivery, NOW + n as u64, next);
-        store.record("w", NOW, &[end]).await.unwrap();
+        record(&store, "w", NOW, &[end]).await;
     }
     let last = store.last_attempt().await.unwrap();
     let logged = async |after, limit| -> (i64, Vec<(u64, u64)>) {

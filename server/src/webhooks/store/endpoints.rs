@@ -1,7 +1,7 @@
 //! The endpoints that are kept here, and how every endpoint does.
 
 use dunlin_protocol::names::AppId;
-use sqlx::{Any, Row as _, Transaction};
+use sqlx::{Any, Executor, Row as _, Transaction};
 
 use super::{Fault, Store, rows};
 use crate::storage::sql::{from_number, number};
@@ -171,7 +171,7 @@ impl Store {
                 return Ok(None);
             }
             if change.replaces.is_none() {
-                begin_anew(&mut transaction, &change.app, &change.id).await?;
+                begin_anew(&mut *transaction, &change.app, &change.id).await?;
             }
             count_change(&mut transaction).await?;
             transaction.commit().await?;
@@ -271,7 +271,6 @@ impl Store {
     /// See [`Fault`].
     pub async fn disable(&self, app: &AppId, endpoint: &EndpointId, now_ms: u64) -> Result<(), Fault> {
         let work = async {
-            let mut transaction = self.database.begin().await?;
             sqlx::query(
                 "INSERT INTO webhook_endpoint_states (app_id, endpoint_id, disabled_at_ms) VALUES ($1, $2, $3) \
                  ON CONFLICT (app_id, endpoint_id) DO UPDATE SET disabled_at_ms = excluded.disabled_at_ms",
@@ -279,9 +278,8 @@ impl Store {
             .bind(app.as_str())
             .bind(&*endpoint.0)
             .bind(number(now_ms))
-            .execute(&mut *transaction)
-            .await?;
-            transaction.commit().await
+            .execute(self.database.writes())
+            .await
         };
         self.database.within(work).await?;
         self.bury(now_ms).await?;
@@ -293,17 +291,13 @@ impl Store {
     /// # Errors
     /// See [`Fault`].
     pub async fn enable(&self, app: &AppId, endpoint: &EndpointId) -> Result<(), Fault> {
-        let work = async {
-            let mut transaction = self.database.begin().await?;
-            begin_anew(&mut transaction, app, endpoint).await?;
-            transaction.commit().await
-        };
+        let work = begin_anew(self.database.writes(), app, endpoint);
         self.database.within(work).await
     }
 }
 
 async fn begin_anew(
-    transaction: &mut Transaction<'static, Any>,
+    database: impl Executor<'_, Database = Any>,
     app: &AppId,
     endpoint: &EndpointId,
 ) -> Result<(), sqlx::Error> {
@@ -313,7 +307,7 @@ async fn begin_anew(
     )
     .bind(app.as_str())
     .bind(&*endpoint.0)
-    .execute(&mut **transaction)
+    .execute(database)
     .await?;
     Ok(())
 }

@@ -57,14 +57,12 @@ impl Store {
             "DELETE FROM webhook_endpoint_states AS s WHERE app_id = $2 AND endpoint_id = $3 AND {IS_IDLE}"
         );
         let work = async {
-            let mut transaction = self.database.begin().await?;
             let removed = sqlx::query(sqlx::AssertSqlSafe(sql))
                 .bind(number(before_ms))
                 .bind(app.as_str())
                 .bind(&*endpoint.0)
-                .execute(&mut *transaction)
+                .execute(self.database.writes())
                 .await?;
-            transaction.commit().await?;
             Ok(removed.rows_affected() > 0)
         };
         self.database.within(work).await
@@ -77,16 +75,14 @@ impl Store {
     /// See [`Fault`].
     pub async fn adopt(&self) -> Result<u64, Fault> {
         let work = async {
-            let mut transaction = self.database.begin().await?;
             let adopted = sqlx::query(
                 "INSERT INTO webhook_endpoint_states (app_id, endpoint_id) \
                  SELECT DISTINCT d.app_id, d.endpoint_id FROM webhook_deliveries d WHERE d.state = 'pending' \
                  AND NOT EXISTS (SELECT 1 FROM webhook_endpoint_states s \
                  WHERE s.app_id = d.app_id AND s.endpoint_id = d.endpoint_id) ON CONFLICT DO NOTHING",
             )
-            .execute(&mut *transaction)
+            .execute(self.database.writes())
             .await?;
-            transaction.commit().await?;
             Ok(adopted.rows_affected())
         };
         self.database.within(work).await
@@ -119,13 +115,11 @@ impl Store {
     /// See [`Fault`].
     pub async fn forget_cursor(&self, name: &str, position: &str) -> Result<bool, Fault> {
         let work = async {
-            let mut transaction = self.database.begin().await?;
             let removed = sqlx::query("DELETE FROM webhook_cursors WHERE name = $1 AND position = $2")
                 .bind(name)
                 .bind(position)
-                .execute(&mut *transaction)
+                .execute(self.database.writes())
                 .await?;
-            transaction.commit().await?;
             Ok(removed.rows_affected() > 0)
         };
         self.database.within(work).await

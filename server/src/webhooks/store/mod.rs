@@ -22,7 +22,7 @@ pub use add::CursorMove;
 pub use archive::{Backlog, Filter, LoggedAttempt};
 pub use claim::Claim;
 pub use endpoints::{Disabled, EndpointChange, EndpointState, LastAttempt, StoredEndpoint, WhyDisabled};
-pub use record::{Finished, Next};
+pub use record::{Finished, Kept, Next};
 
 use crate::storage::sql::Database;
 pub use crate::storage::sql::Fault;
@@ -36,5 +36,10 @@ pub struct Store {
 impl Store {
     pub fn new(database: Database) -> Self {
         Self { database }
+    }
+
+    /// What has to be done beside the work, for ever: see [`Database::tend`].
+    pub async fn tend(&self) {
+        self.database.tend().await;
     }
 }

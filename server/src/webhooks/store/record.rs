@@ -1,13 +1,13 @@
 //! What is to be sent, and what came of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use dunlin_protocol::names::AppId;
-use sqlx::{Any, AssertSqlSafe, Transaction};
+use sqlx::{Any, AssertSqlSafe, Row as _, Transaction};
 
 use super::claim::claim;
 use super::{Claim, Fault, Store, rows};
-use crate::storage::sql::{Locking, number, placeholders};
+use crate::storage::sql::{Database, Locking, from_number, is_kept, number, placeholders};
 use crate::webhooks::delivery::{Attempt, Delivery, EndpointId, State};
 
 /// Rows that go into one statement.
@@ -33,6 +33,13 @@ pub enum Next {
     Done,
     /// It failed and was the last.
     Dead,
+}
+
+/// An attempt was kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The endpoint's first failure that no success followed, after all that was kept in this step; Unix milliseconds.
+    pub failing_since_ms: Option<u64>,
 }
 
 impl Next {
@@ -74,56 +81,36 @@ impl Store {
     }
 
     /// Keeps attempts and what follows from them, all in one step, for those endpoints that are the worker's; a
-    /// delivery may be among them once. For each: whether it was kept. What is not, somebody else does again.
+    /// delivery may be among them once. Of each, in their order; `None`: it was not kept, and somebody else does it again.
     ///
     /// A delivery that was given up meanwhile stays so, unless the attempt succeeded. An endpoint fails since its first
     /// failure that no success followed.
     ///
     /// # Errors
     /// See [`Fault`]. None was kept, or all were.
-    pub async fn record(&self, worker: &str, now_ms: u64, finished: &[Finished]) -> Result<Vec<bool>, Fault> {
+    pub async fn record(
+        &self,
+        worker: &str,
+        now_ms: u64,
+        finished: &[Finished],
+    ) -> Result<Vec<Option<Kept>>, Fault> {
         if finished.is_empty() {
             return Ok(Vec::new());
         }
         let work = async {
-            let asked: BTreeSet<_> = finished.iter().map(Finished::claim).collect();
-            let asked: Vec<_> = asked.into_iter().collect();
             let mut transaction = self.database.begin().await?;
-            let mut ours = BTreeSet::new();
-            for some in asked.chunks(ROWS) {
-                let sql = self.database.locking(
-                    &format!(
-                        "WITH asked (asked_app, asked_endpoint) AS (VALUES {}) \
-                         SELECT s.app_id, s.endpoint_id FROM webhook_endpoint_states s \
-                         JOIN asked ON s.app_id = asked_app AND s.endpoint_id = asked_endpoint \
-                         WHERE s.worker = $1 ORDER BY s.app_id, s.endpoint_id",
-                        placeholders(1, some.len(), 2)
-                    ),
-                    Locking::Wait("s"),
-                );
-                let mut query = sqlx::query(AssertSqlSafe(sql))
-                    .persistent(some.len() == 1)
-                    .bind(worker);
-                for claim in some {
-                    query = query.bind(claim.app.as_str()).bind(&*claim.endpoint.0);
-                }
-                for row in query.fetch_all(&mut *transaction).await? {
-                    ours.insert(claim(&row)?);
-                }
-            }
-            let is_kept: Vec<bool> = finished.iter().map(|one| ours.contains(&one.claim())).collect();
-            let mut kept: Vec<_> = finished
-                .iter()
-                .filter(|one| ours.contains(&one.claim()))
-                .collect();
-            note_health(&mut transaction, &kept).await?;
-            kept.sort_by_key(|one| one.seq);
-            for some in kept.chunks(ROWS) {
+            let endpoints = note_health(&mut transaction, &self.database, worker, finished).await?;
+            let kept = finished.iter().map(|one| endpoints.get(&one.claim()).copied());
+            let kept: Vec<Option<Kept>> = kept.collect();
+            let ours = finished.iter().zip(&kept).filter(|(_, kept)| kept.is_some());
+            let mut ours: Vec<&Finished> = ours.map(|(one, _)| one).collect();
+            ours.sort_by_key(|one| one.seq);
+            for some in ours.chunks(ROWS) {
                 note_attempts(&mut transaction, some).await?;
                 move_on(&mut transaction, some, now_ms).await?;
             }
             transaction.commit().await?;
-            Ok(is_kept)
+            Ok(kept)
         };
         self.database.within(work).await
     }
@@ -146,12 +133,15 @@ struct Health<'a> {
     failed_at_ms: Option<u64>,
 }
 
+/// Writes down how those of the endpoints do that are the worker's, and returns them. Their rows are held from now on.
 async fn note_health(
     transaction: &mut Transaction<'static, Any>,
-    kept: &[&Finished],
-) -> Result<(), sqlx::Error> {
+    database: &Database,
+    worker: &str,
+    finished: &[Finished],
+) -> Result<BTreeMap<Claim, Kept>, sqlx::Error> {
     let mut endpoints: BTreeMap<Claim, Health<'_>> = BTreeMap::new();
-    for one in kept {
+    for one in finished {
         let health = endpoints.entry(one.claim()).or_insert(Health {
             last: &one.attempt,
             has_succeeded: false,
@@ -166,29 +156,44 @@ async fn note_health(
         }
     }
     let endpoints: Vec<_> = endpoints.into_iter().collect();
+    let mut kept = BTreeMap::new();
     for some in endpoints.chunks(ROWS) {
+        // An update has no order: the rows are held by a select before it, in the order in which `renew` takes them.
+        let held = database.locking(
+            "SELECT s.app_id AS our_app, s.endpoint_id AS our_endpoint FROM webhook_endpoint_states s \
+             JOIN news ON s.app_id = its_app AND s.endpoint_id = its_endpoint \
+             WHERE s.worker = $1 ORDER BY s.app_id, s.endpoint_id",
+            Locking::Wait("s"),
+        );
         let sql = format!(
-            "WITH news (its_app, its_endpoint, at_ms, status, note, has_succeeded, failed_at_ms) AS (VALUES {}) \
+            "WITH news (its_app, its_endpoint, at_ms, status, note, has_succeeded, failed_at_ms) AS (VALUES {}), \
+             ours AS MATERIALIZED ({held}) \
              UPDATE webhook_endpoint_states SET last_at_ms = at_ms, last_status = status, last_note = note, \
              failing_since_ms = CASE WHEN has_succeeded = 1 THEN failed_at_ms \
              ELSE COALESCE(failing_since_ms, failed_at_ms) END \
-             FROM news WHERE app_id = its_app AND endpoint_id = its_endpoint",
-            placeholders(0, some.len(), 7)
+             FROM ours JOIN news ON our_app = its_app AND our_endpoint = its_endpoint \
+             WHERE app_id = our_app AND endpoint_id = our_endpoint RETURNING app_id, endpoint_id, failing_since_ms",
+            placeholders(1, some.len(), 7)
         );
-        let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(some.len() == 1);
-        for (claim, health) in some {
-            query = query
+        let query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(some.len()));
+        let query = some.iter().fold(query.bind(worker), |query, (claim, health)| {
+            query
                 .bind(claim.app.as_str())
                 .bind(&*claim.endpoint.0)
                 .bind(number(health.last.at_ms))
                 .bind(health.last.status.map(i64::from))
                 .bind(storable(&health.last.note))
                 .bind(i64::from(health.has_succeeded))
-                .bind(health.failed_at_ms.map(number));
+                .bind(health.failed_at_ms.map(number))
+        });
+        for row in query.fetch_all(&mut **transaction).await? {
+            let failing_since_ms = row
+                .try_get::<Option<i64>, _>("failing_since_ms")?
+                .map(from_number);
+            kept.insert(claim(&row)?, Kept { failing_since_ms });
         }
-        query.execute(&mut **transaction).await?;
     }
-    Ok(())
+    Ok(kept)
 }
 
 async fn note_attempts(
@@ -203,7 +208,7 @@ async fn note_attempts(
          FROM news JOIN webhook_deliveries d ON d.seq = its_seq",
         placeholders(0, kept.len(), 5)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(kept.len() == 1);
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(kept.len()));
     for one in kept {
         query = query
             .bind(one.seq)
@@ -228,7 +233,7 @@ async fn move_on(
          FROM news WHERE seq = its_seq AND (state = 'pending' OR its_state = 'done')",
         placeholders(0, kept.len(), 4)
     );
-    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(kept.len() == 1);
+    let mut query = sqlx::query(AssertSqlSafe(sql)).persistent(is_kept(kept.len()));
     for one in kept {
         let (next_at_ms, finished_at_ms) = match one.next {
             Next::Retry { at_ms } => (Some(at_ms), None),

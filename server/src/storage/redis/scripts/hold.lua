@@ -4,7 +4,8 @@
 -- twice changes nothing.
 --
 -- KEYS  1 state     hash: serial, epoch, n (connections), nodes (that listen), c:NODE (its connections),
---                   sent (when the count was last announced, µs), out (last entry of the outbox), kept, trimmed
+--                   sent (when the count was last announced, µs), out (last entry of the outbox), missed (when the
+--                   outside was last told that a cache channel is empty, Unix ms), kept, trimmed
 --       2 members   hash: user -> "NODES INFO", the number of nodes that hold the user, and the user_info
 --       3 held      set: the users that this node holds here
 --       4 index     set: everything this node holds in this partition
@@ -249,8 +250,11 @@ if a.cache and a.joins > 0 then
   if remembered then
     lives_ms = redis.call('PTTL', cached)
   else
-    -- Who was counted before has missed it before: only the answer was lost.
-    for _ = 1, math.min(a.joins, count - (mine_before or 0)) do
+    -- Who was counted before has missed it before: only the answer was lost. Who was told a moment ago that it is empty
+    -- is about to fill it, and need not hear of everybody who comes meanwhile.
+    local missed = tonumber(redis.call('HGET', state, 'missed')) or 0
+    if count > (mine_before or 0) and now_ms - missed >= 10000 then
+      redis.call('HSET', state, 'missed', text(now_ms))
       note('cache_miss')
     end
   end

@@ -1,16 +1,18 @@
 //! A certificate authority of one use, and what it vouches for.
 
 use crate::process::Scratch;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 /// Writes `ca.pem`, and `cert.pem` and `key.pem` of a server at 127.0.0.1, into the directory.
-pub(super) fn write_into(scratch: &Scratch) {
+pub(crate) fn write_into(scratch: &Scratch) {
     let key = || KeyPair::generate().expect("a key can be made");
     let params = |names: &[&str]| {
         CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
             .expect("the names are names")
     };
     let mut authority = params(&[]);
+    let name = scratch.path().display().to_string();
+    authority.distinguished_name.push(DnType::CommonName, name);
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority_key = key();
     let authority_certificate = authority
