@@ -4,6 +4,7 @@
 //! here costs the hot path anything. No metric has a label for a channel, a user or an app: a label is a time series
 //! for good, and their number is the customers' choice. What an app has used is at `/usage`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
@@ -31,7 +32,8 @@ use crate::hub::{Hub, WorkerCounters};
 use crate::presence::memory::MemoryPresence;
 use crate::storage::memory::Channels;
 use crate::transports::fallback::table::Sessions;
-use crate::webhooks::stats::{Queue, Stats};
+use crate::webhooks::stats::Stats;
+use crate::webhooks::store::{Disabled, WhyDisabled};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -118,15 +120,37 @@ struct WebhookUsage {
     oldest_queued_s: u64,
     dead_letters: u64,
     disabled_endpoints: u64,
+    /// By the id of the endpoint.
+    disabled: BTreeMap<String, DisabledEndpoint>,
     delivered: u64,
     failed_attempts: u64,
     retries: u64,
     given_up: u64,
 }
 
+#[derive(Debug, Serialize)]
+struct DisabledEndpoint {
+    since_ms: u64,
+    why: &'static str,
+}
+
+impl From<Disabled> for DisabledEndpoint {
+    fn from(disabled: Disabled) -> Self {
+        Self {
+            since_ms: disabled.since_ms,
+            why: match disabled.why {
+                WhyDisabled::Gone => "gone",
+                WhyDisabled::TookNothing { .. } => "took_nothing",
+            },
+        }
+    }
+}
+
 impl<'a> AppUsage<'a> {
-    fn of(app: &'a App, queue: Queue) -> Self {
+    fn of(app: &'a App, stats: &Stats) -> Self {
         let counters = &app.counters;
+        let queue = stats.queue_of(&app.id);
+        let disabled = stats.disabled_of(&app.id).into_iter();
         Self {
             id: app.id.as_str(),
             connections: counters.connections.load(Relaxed),
@@ -139,6 +163,7 @@ impl<'a> AppUsage<'a> {
                 oldest_queued_s: queue.oldest.as_secs(),
                 dead_letters: queue.dead,
                 disabled_endpoints: queue.disabled_endpoints,
+                disabled: disabled.map(|(id, disabled)| (id, disabled.into())).collect(),
                 delivered: counters.webhooks.delivered.load(Relaxed),
                 failed_attempts: counters.webhooks.failed.load(Relaxed),
                 retries: counters.webhooks.retried.load(Relaxed),
@@ -155,8 +180,10 @@ async fn usage(sources: web::Data<Sources>) -> HttpResponse {
     }
     let mut apps = sources.apps.all();
     apps.sort_by_key(|app| app.num);
-    let of = |app| AppUsage::of(app, sources.webhooks.queue_of(&app.id));
-    let apps = apps.iter().map(|app| of(app)).collect();
+    let apps = apps
+        .iter()
+        .map(|app| AppUsage::of(app, &sources.webhooks))
+        .collect();
     HttpResponse::Ok().json(Answer { apps })
 }
 

@@ -39,7 +39,7 @@ pub(super) enum Command {
     Channels(ChannelsArgs),
     /// List the users in a presence channel
     Users(UsersArgs),
-    /// Look at the deliveries of webhooks, and have them sent again
+    /// Manage the endpoints of webhooks, look at deliveries, and have them sent again
     #[command(subcommand)]
     Webhooks(WebhooksCommand),
     /// Check that everything works, from the configuration to an event that arrives

@@ -1,5 +1,7 @@
 //! Times of people: how they are read and written. Always UTC.
 
+use std::time::Duration;
+
 use crate::clock;
 
 const DAY_MS: u64 = 86_400_000;
@@ -49,7 +51,17 @@ fn civil(days: u64) -> (u64, u64, u64) {
     }
 }
 
+/// `90s`, `15m`, `24h`, `7d`
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let span = span_ms(text).map(Duration::from_millis);
+    span.ok_or_else(|| "must be as 90s, 15m, 24h or 7d".to_owned())
+}
+
 fn before(text: &str, now_ms: u64) -> Option<u64> {
+    now_ms.checked_sub(span_ms(text)?)
+}
+
+fn span_ms(text: &str) -> Option<u64> {
     let unit_ms = match text.chars().last()? {
         's' => 1000,
         'm' => 60_000,
@@ -58,7 +70,7 @@ fn before(text: &str, now_ms: u64) -> Option<u64> {
         _ => return None,
     };
     let count: u64 = digits(&text[..text.len() - 1])?.try_into().ok()?;
-    now_ms.checked_sub(count.checked_mul(unit_ms)?)
+    count.checked_mul(unit_ms)
 }
 
 fn date(text: &str) -> Option<u64> {

@@ -10,7 +10,7 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::sections::{ConfigSecret, millis, secret_or_empty};
+use super::sections::{ConfigSecret, REDACTED, millis, secret_or_empty};
 
 /// An endpoint. What an entry leaves out is as in [`EndpointSection::default`]; the page about options holds the same
 /// values, and a test compares them.
@@ -36,6 +36,9 @@ pub struct EndpointSection {
     pub events: Vec<EventType>,
     /// Only channels whose name begins so; empty: all.
     pub channel_prefix: String,
+    /// Only channels of these names, in which `*` stands for anything; those with `!` in front of them are left out. Empty:
+    /// all.
+    pub channels: Vec<String>,
     /// Sent with every request, by name. Secrets, because they often are.
     #[serde(deserialize_with = "headers", serialize_with = "exposed_headers")]
     pub headers: BTreeMap<String, ConfigSecret>,
@@ -45,6 +48,8 @@ pub struct EndpointSection {
     /// Signs as well, until every receiver has learnt the new one.
     #[serde(deserialize_with = "secret_or_empty", serialize_with = "exposed")]
     pub previous_secret: Option<ConfigSecret>,
+    /// When it ceases to, Unix milliseconds; zero: when it is taken away.
+    pub previous_secret_until_ms: u64,
     /// How long events wait for others to share their request.
     #[serde(
         rename = "batch_ms",
@@ -70,9 +75,11 @@ impl Default for EndpointSection {
             message_url: String::new(),
             events: Vec::new(),
             channel_prefix: String::new(),
+            channels: Vec::new(),
             headers: BTreeMap::new(),
             secret: None,
             previous_secret: None,
+            previous_secret_until_ms: 0,
             batch: Duration::from_secs(1),
             batch_size: 100,
             short_retries: false,
@@ -87,12 +94,35 @@ impl EndpointSection {
         serde_json::from_str(text)
     }
 
+    /// Every option by its name but the id, for people and programs: secrets are replaced, and empty where there are none.
+    pub fn shown(&self) -> Value {
+        let redacted = || ConfigSecret::from(REDACTED);
+        let redact = |secret: &Option<ConfigSecret>| secret.as_ref().map(|_| redacted());
+        let shown = Self {
+            headers: self
+                .headers
+                .keys()
+                .map(|name| (name.clone(), redacted()))
+                .collect(),
+            secret: redact(&self.secret),
+            previous_secret: redact(&self.previous_secret),
+            ..self.clone()
+        };
+        let mut shown = shown.written();
+        if let Value::Object(options) = &mut shown {
+            options.remove("id");
+        }
+        shown
+    }
+
+    fn written(&self) -> Value {
+        serde_json::to_value(self).expect("texts and numbers can always be written")
+    }
+
     /// What [`EndpointSection::from_json`] reads, with all secrets. What is as by default is left out, as one would in a
     /// file, so that an older version can read whatever does not ask for more than it knows.
     pub fn to_json(&self) -> String {
-        let written =
-            |section: &Self| serde_json::to_value(section).expect("texts and numbers can always be written");
-        let (mut own, default) = (written(self), written(&Self::default()));
+        let (mut own, default) = (self.written(), Self::default().written());
         if let Value::Object(options) = &mut own {
             options.retain(|name, value| default.get(name) != Some(value));
         }
@@ -136,6 +166,34 @@ pub enum EventType {
 }
 
 impl EventType {
+    pub const ALL: [Self; 10] = [
+        Self::ChannelOccupied,
+        Self::ChannelVacated,
+        Self::MemberAdded,
+        Self::MemberRemoved,
+        Self::ClientEvent,
+        Self::CacheMiss,
+        Self::SubscriptionCount,
+        Self::Bind,
+        Self::Unbind,
+        Self::Message,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ChannelOccupied => "channel_occupied",
+            Self::ChannelVacated => "channel_vacated",
+            Self::MemberAdded => "member_added",
+            Self::MemberRemoved => "member_removed",
+            Self::ClientEvent => "client_event",
+            Self::CacheMiss => "cache_miss",
+            Self::SubscriptionCount => "subscription_count",
+            Self::Bind => "bind",
+            Self::Unbind => "unbind",
+            Self::Message => "message",
+        }
+    }
+
     /// The format that has it.
     pub const fn format(self) -> BodyFormat {
         match self {

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use super::aliases::{self, DefaultApp};
-use super::sections::{AppSection, Config};
+use super::sections::{AppSection, Config, REDACTED};
 use super::source::{Complaint, Origin, nearest};
 use super::validate::validate;
 
@@ -538,7 +538,7 @@ fn in_tables(prefix: &str, settings: &Settings) -> Vec<Shown> {
         let is_secret_url =
             SECRET_URLS.contains(&path.as_str()) && setting.value != Value::String(String::new());
         let value = if is_secret_url {
-            REDACTED.to_owned()
+            redacted()
         } else {
             render_entry(key, &setting.value)
         };
@@ -623,14 +623,15 @@ fn read_text(text: &str, default: &Value) -> Value {
     }
 }
 
-/// What is shown in the place of a secret.
-const REDACTED: &str = "\"[redacted]\"";
+fn redacted() -> String {
+    render(&Value::String(REDACTED.to_owned()))
+}
 
 /// The value of a key, unless the key says that it is secret.
 fn render_entry(key: &str, value: &Value) -> String {
     match (key, value) {
-        ("secret" | "previous_secret", _) => REDACTED.to_owned(),
-        ("headers", Value::Table(headers)) => render_table(headers, |_, _| REDACTED.to_owned()),
+        ("secret" | "previous_secret", _) => redacted(),
+        ("headers", Value::Table(headers)) => render_table(headers, |_, _| redacted()),
         _ => render(value),
     }
 }

@@ -15,7 +15,7 @@ use serde::de::{self, Deserializer};
 
 use super::endpoint::EndpointSection;
 use crate::storage::{redis, sql};
-use crate::webhooks::egress::Guard;
+use crate::webhooks::egress::{Guard, Hosts};
 
 /// The whole configuration. Rooms take their section, never this.
 #[derive(Clone, Debug)]
@@ -63,13 +63,31 @@ impl Config {
         }
     }
 
+    /// What whoever uses webhooks on several nodes has to hear if they do not share a database.
+    pub fn database_warning(&self) -> Option<&'static str> {
+        let is_apart = self.redis.url.is_some() && self.database.url.is_none();
+        is_apart.then_some(
+            "the nodes of this cluster share no database: each keeps and delivers webhooks in a file of its own, and \
+             `dunlin webhooks` sees and changes those of one node only. Set DUNLIN_DATABASE_URL on all of them \
+             (postgres://user:password@host/database)",
+        )
+    }
+
     /// Where webhooks may go: the same for whoever judges a URL and whoever sends to it.
     pub fn guard(&self) -> Guard {
         let ports = [self.server.port, self.server.metrics_port, self.tls.port];
         let own_ports = ports.into_iter().filter(|port| *port != 0);
         let own_ports = own_ports.chain(self.redis_ports()).chain(self.database_port());
+        // An address of every machine, and what is refused for what it is, are nobody's in particular.
+        let addresses = [self.server.host, self.server.metrics_host];
+        let own_hosts = addresses
+            .into_iter()
+            .filter(|address| Guard::default().allows_address(*address));
+        let own_hosts = own_hosts
+            .map(Hosts::from)
+            .chain(self.webhooks.refused_hosts.iter().cloned());
         let networks = self.webhooks.allow_networks.clone();
-        Guard::new(networks, own_ports.collect(), Vec::new())
+        Guard::new(networks, own_ports.collect(), own_hosts.collect())
     }
 
     /// A URL that is of no use is complained about elsewhere.
@@ -294,6 +312,9 @@ pub struct WebhooksSection {
     /// Where endpoints may be besides the public internet; none in production.
     #[serde(deserialize_with = "networks")]
     pub allow_networks: Vec<IpNet>,
+    /// Where they may not be although it is public: the platform's own.
+    #[serde(deserialize_with = "hosts")]
+    pub refused_hosts: Vec<Hosts>,
     /// Pauses before the attempts, each counted from the end of the attempt before it; 1 to 32.
     #[serde(rename = "retry_schedule_ms", deserialize_with = "list_of_millis")]
     pub retry_schedule: Vec<Duration>,
@@ -487,6 +508,9 @@ pub enum Switch {
     Off,
 }
 
+/// What is shown in the place of a secret.
+pub(super) const REDACTED: &str = "[redacted]";
+
 /// A secret as it was configured. Its `Debug` shows nothing of it, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigSecret(String);
@@ -511,7 +535,7 @@ impl From<&str> for ConfigSecret {
 
 impl fmt::Debug for ConfigSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
+        f.write_str(REDACTED)
     }
 }
 
@@ -592,6 +616,15 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
             ))
         };
         text.parse().map_err(|_| error())
+    };
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts.into_iter().map(parse).collect()
+}
+
+fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Hosts>, D::Error> {
+    let parse = |text: String| {
+        let hosts = text.parse();
+        hosts.map_err(|why| de::Error::custom(format!("{text:?} is no host: {why}")))
     };
     let texts = Vec::<String>::deserialize(deserializer)?;
     texts.into_iter().map(parse).collect()

@@ -673,7 +673,8 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
     let own = one(
         "[[apps.webhooks]]\nformat = \"yalgaar\"\nmessage_url = \"http://127.0.0.1:8000/m\"\nid = \"m\"\n\
         events = [\"message\", \"bind\"]\nheaders = { X-A = \"b\" }\nbatch_ms = 0\nbatch_size = 1\n\
-        channel_prefix = \"private-\"\nsecret = \"whsec_bmV3\"\nprevious_secret = \"whsec_b2xk\"\nshort_retries = true\n\
+        channel_prefix = \"private-\"\nchannels = [\"*-eu\"]\nsecret = \"whsec_bmV3\"\nprevious_secret = \"whsec_b2xk\"\n\
+        previous_secret_until_ms = 7\nshort_retries = true\n\
         enabled = false\ndescription = \"d\"\n",
     );
     let expected = EndpointSection {
@@ -686,9 +687,11 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
         message_url: "http://127.0.0.1:8000/m".to_owned(),
         events: vec![EventType::Message, EventType::Bind],
         channel_prefix: "private-".to_owned(),
+        channels: vec!["*-eu".to_owned()],
         headers: [("X-A".to_owned(), ConfigSecret::from("b"))].into(),
         secret: Some(ConfigSecret::from("whsec_bmV3")),
         previous_secret: Some(ConfigSecret::from("whsec_b2xk")),
+        previous_secret_until_ms: 7,
         batch: Duration::ZERO,
         batch_size: 1,
         short_retries: true,
@@ -706,6 +709,15 @@ fn endpoints_are_listed_by_app_and_have_the_documented_defaults() {
         );
     }
     assert!(!own.to_json().contains("presence_url"), "as by default");
+    // Whoever looks at it sees every option, and no secret.
+    let shown = own.shown();
+    assert_eq!(
+        (&shown["batch_ms"], &shown["presence_url"]),
+        (&0.into(), &"".into())
+    );
+    assert_eq!(shown["headers"]["X-A"], "[redacted]");
+    assert_eq!(shown["secret"], "[redacted]");
+    assert_eq!(EndpointSection::default().shown()["secret"], "");
     EndpointSection::from_json("{\"colour\":1}").expect_err("of another version");
 }
 
@@ -744,6 +756,10 @@ fn an_endpoint_that_cannot_be_is_refused() {
         (
             "channel_prefix = \"a b\"",
             "webhooks[0].channel_prefix (FILE, line 5): \"a b\" is not how",
+        ),
+        (
+            "channels = [\"a\", \"a b\"]",
+            "webhooks[0].channels (FILE, line 5): \"a b\" is no pattern",
         ),
         (
             "channel_prefix = \"#server-to-user-1\"",
@@ -881,6 +897,11 @@ fn webhooks_that_cannot_be_are_refused() {
             "[\"localhost/8\"]",
             "\"localhost/8\" is no network",
         ),
+        (
+            "refused_hosts",
+            "[\"https://a.example\"]",
+            "\"https://a.example\" is no host: write a name",
+        ),
         ("retry_schedule_ms", "[]", "must have 1 to 32 entries"),
         ("retry_schedule_ms", "[0, -1]", "invalid value: integer `-1`"),
         (
@@ -929,6 +950,54 @@ fn webhooks_that_cannot_be_are_refused() {
     assert_eq!(webhooks.retry_schedule, [0, 50, 100].map(Duration::from_millis));
     let networks: Vec<String> = webhooks.allow_networks.iter().map(ToString::to_string).collect();
     assert_eq!(networks, ["127.0.0.0/8", "fd00::/8"]);
+}
+
+#[test]
+fn nodes_of_a_cluster_that_share_no_database_are_warned_of() {
+    let redis = ("DUNLIN_REDIS_URL", "redis://r");
+    for (env, is_warned) in [
+        (&[][..], false),
+        (&[redis], true),
+        (&[redis, ("DUNLIN_DATABASE_URL", "")], true),
+        (&[redis, ("DUNLIN_DATABASE_URL", "postgres://u:p@h/d")], false),
+        (&[("DUNLIN_DATABASE_URL", "postgres://u:p@h/d")], false),
+        // A file that several nodes of one machine were told of.
+        (&[redis, ("DUNLIN_DATABASE_URL", "sqlite:///data/d.db")], false),
+    ] {
+        let warning = config(APP, env).database_warning();
+        assert_eq!(warning.is_some(), is_warned, "{env:?}");
+        assert!(warning.is_none_or(|text| text.contains("Set DUNLIN_DATABASE_URL")));
+    }
+}
+
+#[test]
+fn endpoints_are_on_no_host_of_the_platform() {
+    let own = (
+        "DUNLIN_WEBHOOKS__REFUSED_HOSTS",
+        "ws.dunlin.example, *.nodes.example,8.8.4.0/24",
+    );
+    for (variable, host, is_refused) in [
+        (own, "ws.dunlin.example", true),
+        (own, "a.nodes.example", true),
+        (own, "8.8.4.4", true),
+        (own, "dunlin.example", false),
+        (own, "8.8.8.8", false),
+        (("DUNLIN_HOST", "8.8.8.8"), "8.8.8.8", true),
+        (("DUNLIN_SERVER__METRICS_HOST", "8.8.8.8"), "8.8.8.8", true),
+        (("DUNLIN_HOST", "0.0.0.0"), "8.8.8.8", false),
+    ] {
+        let entry = format!("{APP}[[apps.webhooks]]\nurl = \"https://{host}/\"\n");
+        if is_refused {
+            let expected = "apps[0].webhooks[0].url (FILE, line 5): must not lead to this platform itself";
+            complains(&entry, &[variable], &[expected]);
+        } else {
+            config(&entry, &[variable]);
+        }
+    }
+    // What is refused for what it is can be let through for development, also when the node listens there.
+    let file = format!("{APP}[[apps.webhooks]]\nurl = \"http://127.0.0.1:8000/\"\n");
+    let networks = ("DUNLIN_WEBHOOKS__ALLOW_NETWORKS", "127.0.0.0/8");
+    config(&file, &[networks, ("DUNLIN_HOST", "127.0.0.1")]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Endpoints: what they want to know, where they are, and what their requests are signed with.
 
 use std::collections::HashMap;
+use std::iter;
 use std::sync::Arc;
 
 use dunlin_protocol::names::{AppId, AppKey, ChannelName, is_reserved};
@@ -8,6 +9,7 @@ use dunlin_protocol::signature::Secret;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest as _, Sha256};
 
+use super::channels::{self, Channels};
 use super::delivery::{EndpointId, Source};
 use super::egress::{EndpointUrl, Guard};
 use super::event::ChannelEvent;
@@ -23,6 +25,9 @@ const MAX_BATCH_SIZE: usize = 1000;
 
 /// A minute, in milliseconds: whoever waits longer than that for company wants a report, not a webhook.
 const MAX_BATCH_MS: u64 = 60_000;
+
+/// Patterns of channels: each is looked at for every event.
+const MAX_PATTERNS: usize = 100;
 
 /// Headers of its own that an endpoint may have, and the longest value of one in bytes.
 const MAX_HEADERS: usize = 32;
@@ -66,11 +71,13 @@ pub struct Endpoint {
     pub(super) headers: HeaderMap,
     /// Signs the `X-Pusher-Signature`.
     pub(super) app_secret: Secret,
-    /// Sign the `webhook-signature`, at least one, the current one first.
-    pub(super) secrets: Vec<Secret>,
+    /// Signs the `webhook-signature`.
+    secret: Secret,
+    /// Signs as well, before that time; Unix milliseconds.
+    previous: Option<(Secret, u64)>,
     targets: Targets,
     events: EventTypes,
-    channel_prefix: String,
+    channels: Channels,
 }
 
 #[derive(Debug)]
@@ -133,15 +140,17 @@ impl Endpoint {
         let headers = judge.headers(section);
         judge.events(section);
         judge.batch(section);
-        judge.channel_prefix(section);
+        let channels = judge.channels(section);
         let secret = judge.secret("secret", section.secret.as_ref());
         let previous = judge.secret("previous_secret", section.previous_secret.as_ref());
         let (Some(targets), true) = (targets, judge.bad.is_empty()) else {
             return Err(judge.bad);
         };
         let app_secret = app.secret.to_secret();
-        let mut secrets = vec![secret.unwrap_or_else(|| app_secret.clone())];
-        secrets.extend(previous);
+        let until_ms = match section.previous_secret_until_ms {
+            0 => u64::MAX,
+            until_ms => until_ms,
+        };
         Ok(Self {
             id,
             app: app.id.clone(),
@@ -152,11 +161,12 @@ impl Endpoint {
             batch_ms: u64::try_from(section.batch.as_millis()).unwrap_or(MAX_BATCH_MS),
             batch_size: section.batch_size,
             headers,
+            secret: secret.unwrap_or_else(|| app_secret.clone()),
+            previous: previous.map(|previous| (previous, until_ms)),
             app_secret,
-            secrets,
             targets,
             events: EventTypes::of(&section.events),
-            channel_prefix: section.channel_prefix.clone(),
+            channels,
         })
     }
 
@@ -207,9 +217,16 @@ impl Endpoint {
         }
     }
 
+    /// What the `webhook-signature` of a request is signed with at that time, the current one first.
+    pub(super) fn secrets_at(&self, unix_s: u64) -> impl Iterator<Item = &Secret> {
+        let previous = self.previous.as_ref();
+        let previous = previous.filter(|(_, until_ms)| unix_s.saturating_mul(1000) < *until_ms);
+        iter::once(&self.secret).chain(previous.map(|(secret, _)| secret))
+    }
+
     /// Where an event goes, or that it is none of its business.
     pub fn source_of(&self, channel: &ChannelName, event: &ChannelEvent) -> Option<Source> {
-        if !self.enabled || channel.kind().is_user() || !channel.as_str().starts_with(&self.channel_prefix) {
+        if !self.enabled || channel.kind().is_user() || !self.channels.has(channel) {
             return None;
         }
         if matches!(event, ChannelEvent::Published(published) if is_reserved(&published.name)) {
@@ -423,14 +440,25 @@ impl Judge<'_> {
         );
     }
 
-    fn channel_prefix(&mut self, section: &EndpointSection) {
-        let prefix = &section.channel_prefix;
-        let could_match = prefix.is_empty()
-            || prefix
-                .parse::<ChannelName>()
-                .is_ok_and(|name| !name.kind().is_user());
+    fn channels(&mut self, section: &EndpointSection) -> Channels {
+        let EndpointSection {
+            channel_prefix: prefix,
+            channels: patterns,
+            ..
+        } = section;
+        let is_sound = prefix.is_empty() || channels::is_beginning(prefix);
         let what = format!("{prefix:?} is not how a channel's name begins");
-        self.unless(could_match, "channel_prefix", what);
+        self.unless(is_sound, "channel_prefix", what);
+        let what = format!("must be at most {MAX_PATTERNS}");
+        self.unless(patterns.len() <= MAX_PATTERNS, "channels", what);
+        for pattern in patterns.iter().filter(|pattern| !channels::is_pattern(pattern)) {
+            let what = format!(
+                "{pattern:?} is no pattern: write a channel's name in which * stands for anything, and ! in front of it to \
+                 leave channels out"
+            );
+            self.add("channels", what);
+        }
+        Channels::new(prefix, patterns)
     }
 
     fn secret(&mut self, option: &'static str, secret: Option<&ConfigSecret>) -> Option<Secret> {
@@ -576,6 +604,14 @@ mod tests {
             ("private-presence-a", false),
         ] {
             let source = prefixed.source_of(&channel.parse().unwrap(), &occupied);
+            assert_eq!(source.is_some(), passes, "{channel}");
+        }
+        let chosen = endpoint(&EndpointSection {
+            channels: ["a-*".to_owned(), "!a-b".to_owned()].into(),
+            ..pusher()
+        });
+        for (channel, passes) in [("a-a", true), ("a-b", false), ("b", false)] {
+            let source = chosen.source_of(&channel.parse().unwrap(), &occupied);
             assert_eq!(source.is_some(), passes, "{channel}");
         }
         let user = "#server-to-user-1".parse().unwrap();

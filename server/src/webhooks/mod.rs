@@ -5,6 +5,7 @@
 //! block a publish or a subscribe, and must never know the hub.
 
 pub mod batch;
+mod channels;
 pub mod delivery;
 pub mod egress;
 pub mod endpoint;

@@ -31,6 +31,8 @@ pub struct Registered {
     pub id: EndpointId,
     /// As the database has it; `None`: it is of the configuration.
     pub stored: Option<StoredEndpoint>,
+    /// As it is written down; `None`: that cannot be read.
+    pub settings: Option<EndpointSection>,
     pub endpoint: Result<Arc<Endpoint>, NotUsed>,
 }
 
@@ -57,43 +59,52 @@ pub fn in_words(bad: &[BadOption]) -> String {
 }
 
 /// Those of the configuration. What is wrong with one was said when it was read.
-pub fn configured(config: &Config) -> impl Iterator<Item = Arc<Endpoint>> {
-    let guard = config.guard();
-    let apps = config.apps.iter();
-    apps.flat_map(move |app| Endpoint::all_of(app, &guard).unwrap_or_default())
+pub fn configured<'a>(
+    config: &'a Config,
+    guard: &'a Guard,
+) -> impl Iterator<Item = (Arc<Endpoint>, &'a EndpointSection)> {
+    config.apps.iter().flat_map(|app| {
+        let endpoints = Endpoint::all_of(app, guard).unwrap_or_default();
+        endpoints.into_iter().zip(&app.webhooks)
+    })
 }
 
 /// Those of the configuration, and behind them those of the database.
 pub fn all(config: &Config, stored: Vec<StoredEndpoint>) -> Vec<Registered> {
-    let (guard, mut all) = (config.guard(), Vec::new());
-    all.extend(configured(config).map(|endpoint| Registered {
+    let guard = config.guard();
+    let configured = configured(config, &guard).map(|(endpoint, section)| Registered {
         app: endpoint.app.clone(),
         id: endpoint.id.clone(),
         stored: None,
+        settings: Some(section.clone()),
         endpoint: Ok(endpoint),
-    }));
-    let configured = all.len();
+    });
+    let mut all: Vec<Registered> = configured.collect();
+    let count = all.len();
     for stored in stored {
-        let mut configured = all[..configured].iter();
-        let endpoint = if configured.any(|other| other.app == stored.app && other.id == stored.id) {
-            Err(NotUsed::Configured)
-        } else {
-            read(config, &guard, &stored).map(Arc::new)
+        let is_hidden = all[..count]
+            .iter()
+            .any(|other| other.app == stored.app && other.id == stored.id);
+        let settings = section(&stored);
+        let endpoint = match &settings {
+            _ if is_hidden => Err(NotUsed::Configured),
+            Ok(section) => judge(config, &guard, &stored.app, section).map(Arc::new),
+            Err(error) => Err(NotUsed::Unreadable(error.to_string())),
         };
         all.push(Registered {
             app: stored.app.clone(),
             id: stored.id.clone(),
             stored: Some(stored),
+            settings: settings.ok(),
             endpoint,
         });
     }
     all
 }
 
-fn read(config: &Config, guard: &Guard, stored: &StoredEndpoint) -> Result<Endpoint, NotUsed> {
-    let app = app(config, &stored.app).ok_or_else(|| NotUsed::NoApp(stored.app.clone()))?;
-    let section = section(stored).map_err(|error| NotUsed::Unreadable(error.to_string()))?;
-    Endpoint::new(app, &section, guard).map_err(NotUsed::Bad)
+fn judge(config: &Config, guard: &Guard, id: &AppId, section: &EndpointSection) -> Result<Endpoint, NotUsed> {
+    let app = app(config, id).ok_or_else(|| NotUsed::NoApp(id.clone()))?;
+    Endpoint::new(app, section, guard).map_err(NotUsed::Bad)
 }
 
 pub fn app<'a>(config: &'a Config, id: &AppId) -> Option<&'a AppSection> {

@@ -543,7 +543,8 @@ mod tests {
 
         change("DROP TRIGGER fails").await;
         sender.turn(false).await.unwrap();
-        let mut disabled = store.disabled().await.unwrap();
+        let disabled = store.disabled().await.unwrap().into_iter();
+        let mut disabled: Vec<Key> = disabled.map(|(key, _)| key).collect();
         disabled.sort();
         let expected = ["gone", "gone too"].map(|endpoint| (app(), EndpointId(endpoint.into())));
         assert_eq!(disabled, expected);

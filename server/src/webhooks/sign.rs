@@ -36,8 +36,7 @@ pub fn headers(endpoint: &Endpoint, id: &DeliveryId, unix_s: u64, body: &[u8]) -
     );
     let time = unix_s.to_string();
     let signatures: Vec<String> = endpoint
-        .secrets
-        .iter()
+        .secrets_at(unix_s)
         .map(|secret| standard_signature(secret, id.as_str(), &time, body))
         .collect();
     headers.insert(WEBHOOK_ID, visible(id.as_str()));
@@ -53,6 +52,11 @@ pub fn headers(endpoint: &Endpoint, id: &DeliveryId, unix_s: u64, body: &[u8]) -
 pub fn standard_secret(text: &str) -> Option<Secret> {
     let bytes = BASE64.decode(text.strip_prefix(SECRET_PREFIX)?).ok()?;
     (!bytes.is_empty()).then(|| Secret::new(bytes))
+}
+
+/// The opposite.
+pub fn in_standard(secret: &[u8]) -> String {
+    format!("{SECRET_PREFIX}{}", BASE64.encode(secret))
 }
 
 /// `v1,BASE64` (Standard Webhooks specification, "Symmetric signatures"). `time` is the `webhook-timestamp`.
@@ -96,7 +100,7 @@ mod tests {
         let endpoint = endpoint(|section| section.secret = Some(ConfigSecret::from(SECRET)));
         let id = "msg_p5jXN8AQM9LWM0D4loKWxJek";
         assert_eq!(
-            standard_signature(&endpoint.secrets[0], id, "1614265330", BODY),
+            standard_signature(endpoint.secrets_at(0).next().unwrap(), id, "1614265330", BODY),
             "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
         );
     }
@@ -154,5 +158,26 @@ mod tests {
         let [new, old] =
             ["new", "old"].map(|text| standard_signature(&Secret::new(text), id.as_str(), "7", BODY));
         assert_eq!(value(&headers, "webhook-signature"), format!("{new} {old}"));
+    }
+
+    #[test]
+    fn a_previous_secret_signs_until_its_time_has_come() {
+        let count = |until_ms, unix_s| {
+            let endpoint = endpoint(|section| {
+                section.previous_secret = Some(ConfigSecret::from("whsec_b2xk"));
+                section.previous_secret_until_ms = until_ms;
+            });
+            endpoint.secrets_at(unix_s).count()
+        };
+        assert_eq!([count(7000, 6), count(7000, 7), count(7000, 8)], [2, 1, 1]);
+        assert_eq!(count(0, 1_800_000_000), 2, "as long as it is there");
+    }
+
+    #[test]
+    fn a_secret_is_read_as_it_is_written() {
+        let text = in_standard(b"app-secret");
+        assert_eq!(text, "whsec_YXBwLXNlY3JldA==");
+        let read = standard_secret(&text).expect("it is one");
+        assert_eq!(read.sign(&[BODY]), Secret::new("app-secret").sign(&[BODY]));
     }
 }

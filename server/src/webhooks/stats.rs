@@ -2,7 +2,7 @@
 //!
 //! The worker writes, and whoever is asked for numbers reads; nobody waits, and no question reaches the database.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use super::egress::FailureKind;
 use super::endpoints::Endpoints;
 use super::lanes::Key;
-use super::store::{Backlog, Fault, Next, Store};
+use super::store::{Backlog, Disabled, Fault, Next, Store};
 use crate::apps::Apps;
 use crate::apps::app::WebhookCounters;
 use crate::clock::{self, millis};
@@ -123,7 +123,7 @@ pub struct Stats {
 #[derive(Debug, Default)]
 struct Standing {
     apps: BTreeMap<AppId, Backlog>,
-    disabled: HashSet<Key>,
+    disabled: HashMap<Key, Disabled>,
 }
 
 /// How deliveries of all nodes stand, as it was known a few seconds ago.
@@ -199,6 +199,14 @@ impl Stats {
         standing.queue(standing.apps.values(), |_| true)
     }
 
+    /// The app's endpoints that are sent nothing until somebody enables them, by their ids.
+    pub fn disabled_of(&self, app: &AppId) -> BTreeMap<String, Disabled> {
+        let standing = self.standing.load();
+        let of_app = standing.disabled.iter().filter(|((of, _), _)| of == app);
+        let of_app = of_app.map(|((_, endpoint), disabled)| (endpoint.to_string(), *disabled));
+        of_app.collect()
+    }
+
     /// Of one app.
     pub fn queue_of(&self, app: &AppId) -> Queue {
         let standing = self.standing.load();
@@ -219,7 +227,7 @@ impl Stats {
     async fn look(&self, store: &Store, endpoints: &Endpoints) -> Result<(), Fault> {
         let apps = store.backlog().await?;
         let disabled = store.disabled().await?;
-        let is_there = |key: &Key| endpoints.get(&key.0, &key.1).is_some();
+        let is_there = |(key, _): &(Key, Disabled)| endpoints.get(&key.0, &key.1).is_some();
         self.standing.store(Arc::new(Standing {
             apps: apps.into_iter().map(|app| (app.app.clone(), app)).collect(),
             disabled: disabled.into_iter().filter(is_there).collect(),
@@ -242,7 +250,7 @@ impl Standing {
                 .oldest
                 .max(app.oldest_pending_ms.map_or(Duration::ZERO, age));
         }
-        queue.disabled_endpoints = self.disabled.iter().filter(|key| is_counted(key)).count() as u64;
+        queue.disabled_endpoints = self.disabled.keys().filter(|key| is_counted(key)).count() as u64;
         queue
     }
 }
@@ -257,6 +265,7 @@ mod tests {
     use crate::apps::store::ConfiguredApps;
     use crate::config::AppSection;
     use crate::webhooks::delivery::EndpointId;
+    use crate::webhooks::store::WhyDisabled;
 
     async fn stats() -> Stats {
         let app = AppSection {
@@ -305,9 +314,14 @@ mod tests {
             (app, backlog)
         };
         let now_ms = clock::unix_millis();
+        let key = ("2".parse().unwrap(), EndpointId("a".into()));
+        let disabled = Disabled {
+            since_ms: 1,
+            why: WhyDisabled::Gone,
+        };
         stats.standing.store(Arc::new(Standing {
             apps: [backlog("1", 3, Some(now_ms - 60_000)), backlog("2", 0, None)].into(),
-            disabled: [("2".parse().unwrap(), EndpointId("a".into()))].into(),
+            disabled: [(key, disabled)].into(),
         }));
         let (one, two, all) = (
             stats.queue_of(&"1".parse().unwrap()),
@@ -320,5 +334,10 @@ mod tests {
         assert_eq!(two.oldest, Duration::ZERO);
         assert_eq!((all.pending, all.dead, all.disabled_endpoints), (3, 2, 1));
         assert_eq!(stats.queue_of(&"3".parse().unwrap()), Queue::default());
+        assert_eq!(
+            stats.disabled_of(&"2".parse().unwrap()),
+            [("a".to_owned(), disabled)].into()
+        );
+        assert!(stats.disabled_of(&"1".parse().unwrap()).is_empty());
     }
 }

@@ -122,7 +122,7 @@ mod tests {
             .await
             .unwrap()
             .into_iter()
-            .map(|key| key.1.to_string())
+            .map(|(key, _)| key.1.to_string())
             .collect();
         left.sort();
         assert_eq!(left, ["configured", "gone-of-late", "stored"]);

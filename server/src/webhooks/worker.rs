@@ -52,7 +52,11 @@ pub enum StartError {
 /// The endpoints of the configuration, of which the apps know from now on.
 pub fn configured(config: &Config, apps: &Apps) -> Arc<Endpoints> {
     let endpoints = Arc::new(Endpoints::default());
-    endpoints.replace(registry::configured(config), apps);
+    let guard = config.guard();
+    endpoints.replace(
+        registry::configured(config, &guard).map(|(endpoint, _)| endpoint),
+        apps,
+    );
     endpoints
 }
 
@@ -168,6 +172,9 @@ impl Job {
         let (config, endpoints) = (Arc::clone(&self.config), Arc::clone(&self.endpoints));
         let watch = Watch::new(store.clone(), config, endpoints, Arc::clone(&self.apps));
         watch.look().await?;
+        if let Some(warning) = self.config.database_warning() {
+            tracing::warn!("{warning}");
+        }
         Ok(Parts {
             store,
             watch: Arc::new(watch),

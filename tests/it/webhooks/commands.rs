@@ -1,16 +1,18 @@
 //! `dunlin webhooks`: what a person sees of deliveries, and sends again.
 
 use super::asking::{listed, output, said, shown, the_one, webhooks};
+use super::numbers::usage;
 use super::receiver::{Receiver, Reply, Request};
 use super::{attempts, endpoint, events, occupied};
 use crate::cli::dunlin;
 use crate::client::Client;
-use crate::world::{App, World, eventually};
-use serde_json::Value;
+use crate::world::{App, World, eventually, eventually_within};
+use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A world whose one app has one endpoint, `hook`, which has one attempt for everything.
 fn scene(receiver: &Receiver) -> (World, App) {
@@ -169,7 +171,32 @@ async fn an_endpoint_that_was_gone_is_enabled_and_told_what_it_missed() {
         let line = out.lines().nth(1)?.to_owned();
         line.contains("disabled since").then_some(line)
     });
-    assert!(line.await.contains("  410  "), "its latest attempt");
+    let line = line.await;
+    assert!(line.contains(": it answered 410 Gone "), "why: {line}");
+    assert!(line.contains("  410  "), "its latest attempt: {line}");
+    let endpoint: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
+    assert_eq!(
+        (&endpoint["app"], &endpoint["endpoint"]),
+        (&"1".into(), &"hook".into())
+    );
+    assert_eq!(
+        (&endpoint["state"], &endpoint["why"]),
+        (&"disabled".into(), &"it answered 410 Gone".into())
+    );
+    assert!(
+        endpoint["disabled_at_ms"].is_u64() && endpoint["failing_since_ms"].is_u64(),
+        "{endpoint}"
+    );
+    assert_eq!(endpoint["latest"]["status"], 410);
+    let usage = eventually_within(Duration::from_secs(20), || async {
+        let usage = usage(&world, &app).await;
+        usage["disabled"]["hook"].is_object().then_some(usage)
+    });
+    let usage = usage.await.expect("the store is asked every few seconds");
+    assert_eq!(
+        usage["disabled"]["hook"],
+        json!({ "since_ms": endpoint["disabled_at_ms"], "why": "gone" })
+    );
     is_back.store(true, Ordering::Relaxed);
     said(&world, &["enable", "1", "hook"]).await;
     let list = said(&world, &["endpoints"]).await;
@@ -187,7 +214,7 @@ async fn what_cannot_be_is_said_plainly() {
         (&["show", id][..], 1, "there is no delivery msg_"),
         (&["replay", id], 1, "there is no delivery msg_"),
         (&["enable", "1", "x"], 1, "app 1 has no endpoint x"),
-        (&["listen", "9"], 1, "there is no app 9"),
+        (&["listen", "9"], 1, "the configuration has no app 9"),
         (
             &["listen", "1", "--forward", "localhost:3000"],
             2,

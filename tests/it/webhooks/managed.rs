@@ -3,9 +3,10 @@
 use super::asking::{deliveries, said, shown, webhooks};
 use super::commands::{heard, listening, standard, verified};
 use super::receiver::{Receiver, Reply, Request};
-use super::{attempts, events, occupied, quick};
+use super::{attempts, endpoint, events, occupied, quick};
 use crate::client::Client;
 use crate::sign::unix_now;
+use crate::topology::Topology;
 use crate::world::{App, World, eventually};
 use serde_json::Value;
 use std::fs;
@@ -25,7 +26,10 @@ async fn add(world: &World, receiver: &Receiver, more: &[&str]) {
     let (code, out, err) = webhooks(world, &[&arguments, more].concat()).await;
     assert_eq!(
         (code, &*out),
-        (Some(0), "endpoint hook of app 1 is there\n"),
+        (
+            Some(0),
+            "endpoint hook of app 1 is there: go on with `dunlin webhooks test 1 hook`\n"
+        ),
         "{err}"
     );
 }
@@ -98,6 +102,123 @@ async fn who_listens_is_forwarded_what_an_endpoint_of_the_database_gets() {
 }
 
 #[tokio::test]
+async fn whatever_is_said_of_a_new_endpoint_is_heeded() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene();
+    let url = receiver.url("/hook");
+    let said_of_it = [
+        ["--id", "hook"],
+        ["--url", &url],
+        ["--events", "channel_occupied,cache_miss"],
+        ["--channel-prefix", "told-"],
+        ["--channel", "told-*"],
+        ["--channel", "!*-secret"],
+        ["--header", "X-Shop: 7"],
+        // Longer than the test may take: only that there are two sends them.
+        ["--batch-ms", "60000"],
+        ["--batch-size", "2"],
+        ["--secret", "whsec_c2hvcA=="],
+        ["--description", "the shop"],
+    ];
+    let flags = &["add", "1", "--disabled", "--short-retries"];
+    let (code, _, err) = webhooks(&world, &[flags, said_of_it.as_flattened()].concat()).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(line(&world).await, "1 hook database 1 off");
+    said(&world, &["enable", "1", "hook"]).await;
+    let mut request = None;
+    for n in 0..50 {
+        let mut client = Client::connect(&world, &app).await;
+        for channel in [
+            format!("other-{n}"),
+            format!("told-{n}-secret"),
+            format!("told-{n}"),
+        ] {
+            client.subscribe(&channel).await;
+        }
+        request = receiver.next_within(Duration::from_millis(200)).await;
+        if request.is_some() {
+            break;
+        }
+    }
+    let request = request.expect("the endpoint is told");
+    let told_of = events(&request);
+    assert_eq!(told_of.len(), 2);
+    for event in told_of {
+        assert_eq!(event["name"], "channel_occupied");
+        let channel = event["channel"].as_str().expect("a name");
+        assert!(
+            channel.starts_with("told-") && !channel.ends_with("-secret"),
+            "{channel}"
+        );
+    }
+    assert_eq!(request.header("x-shop"), Some("7"));
+    assert!(is_signed_by("whsec_c2hvcA==", &request));
+    let json: Value = serde_json::from_str(&said(&world, &["endpoints", "--json"]).await).expect("JSON");
+    let settings = &json["settings"];
+    assert_eq!(
+        (&settings["description"], &settings["short_retries"]),
+        (&"the shop".into(), &true.into())
+    );
+    assert_eq!(
+        (&settings["secret"], &settings["headers"]["x-shop"]),
+        (&"[redacted]".into(), &"[redacted]".into())
+    );
+}
+
+/// Whether the `webhook-signature` of this secret is among those of the request.
+fn is_signed_by(secret: &str, request: &Request) -> bool {
+    verified("--secret", secret, &standard(request), &request.body).0 == Some(0)
+}
+
+#[tokio::test]
+async fn a_secret_is_rotated_while_receivers_go_on_with_the_old_one() {
+    let mut receiver = Receiver::start();
+    let (world, app) = scene();
+    add(&world, &receiver, &["--secret", "whsec_b2xk"]).await;
+    let request = told(&world, &app, &mut receiver).await;
+    assert!(is_signed_by("whsec_b2xk", &request));
+
+    let (code, new, note) = webhooks(&world, &["rotate", "1", "hook"]).await;
+    let new = new.trim_end();
+    assert_eq!(code, Some(0), "{note}");
+    assert!(new.starts_with("whsec_") && new.len() == 50, "{new}");
+    assert!(
+        note.contains("by the old one as well") && !note.contains(new),
+        "{note}"
+    );
+    let signatures = |request: &Request| {
+        let signatures = request.header("webhook-signature").expect("it is signed");
+        signatures.split(' ').count()
+    };
+    let request = loop {
+        let request = told(&world, &app, &mut receiver).await;
+        if signatures(&request) == 2 {
+            break request;
+        }
+    };
+    assert!(is_signed_by(new, &request) && is_signed_by("whsec_b2xk", &request));
+
+    let at_once = [
+        "rotate",
+        "1",
+        "hook",
+        "--overlap",
+        "0s",
+        "--secret",
+        "whsec_bmV3ZXN0",
+    ];
+    let (code, out, note) = webhooks(&world, &at_once).await;
+    assert_eq!((code, &*out), (Some(0), ""), "it is known already: {note}");
+    let request = loop {
+        let request = told(&world, &app, &mut receiver).await;
+        if signatures(&request) == 1 {
+            break request;
+        }
+    };
+    assert!(is_signed_by("whsec_bmV3ZXN0", &request) && !is_signed_by(new, &request));
+}
+
+#[tokio::test]
 async fn an_endpoint_can_be_added_changed_and_removed_while_servers_run() {
     let mut receiver = Receiver::start();
     let (world, app) = scene();
@@ -125,6 +246,11 @@ async fn an_endpoint_can_be_added_changed_and_removed_while_servers_run() {
     let (code, _, err) = webhooks(&world, &set).await;
     assert_eq!(code, Some(1), "somebody was faster");
     assert!(err.contains("was changed meanwhile"), "{err}");
+    let again = ["set", "1", "hook", "--url", &moved];
+    assert_eq!(
+        said(&world, &again).await,
+        "endpoint hook of app 1 is as it was: version 2\n"
+    );
     loop {
         let request = told(&world, &app, &mut receiver).await;
         if request.path == "/moved" {
@@ -280,15 +406,9 @@ async fn a_test_is_sent_once_and_its_answer_is_printed() {
     assert_eq!(dead[0]["id"], failed.id(), "it is not tried again");
 
     let (presence, message) = (receiver.url("/p"), receiver.url("/m"));
-    let yalgaar = [
-        "--format",
-        "yalgaar",
-        "--presence-url",
-        &presence,
-        "--message-url",
-        &message,
-    ];
-    said(&world, &[&["add", "1", "--id", "pair"], &yalgaar[..]].concat()).await;
+    // Of which format it is follows from that.
+    let pair = ["--presence-url", &presence, "--message-url", &message];
+    said(&world, &[&["add", "1", "--id", "pair"], &pair[..]].concat()).await;
     let (_, out, _) = webhooks(&world, &["test", "1", "pair"]).await;
     assert_eq!(out.lines().count(), 2, "{out}");
     let mut paths = [receiver.next().await.path, receiver.next().await.path];
@@ -316,7 +436,44 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
             "has an endpoint hook already",
         ),
         (&["add", "2", "--url", &url], 1, "the configuration has no app 2"),
-        (&["add", "1"], 2, "url is missing"),
+        (&["add", "1"], 2, "this is no endpoint:\n  --url is missing"),
+        (
+            &["add", "1", "--url", &url, "--message-url", &url],
+            2,
+            "--message-url is for the format \"yalgaar\"",
+        ),
+        (
+            &["add", "1", "--format", "yalgaar"],
+            2,
+            "--presence-url is missing",
+        ),
+        (
+            &["add", "1", "--url", &url, "--batch-ms", "60001"],
+            2,
+            "--batch-ms must be at most",
+        ),
+        (
+            &["add", "1", "--url", &url, "--secret", "short"],
+            2,
+            "--secret must be whsec_",
+        ),
+        (
+            &["add", "1", "--url", &url, "--channel-prefix", "a b"],
+            2,
+            "--channel-prefix \"a b\" is not",
+        ),
+        (
+            &["add", "1", "--url", &url, "--id", "a b"],
+            2,
+            "--id must be 1 to 64 letters",
+        ),
+        (&["rotate", "1", "own"], 2, "is of the configuration"),
+        (
+            &["rotate", "1", "hook", "--secret", "short"],
+            2,
+            "--secret must be whsec_",
+        ),
+        (&["rotate", "1", "hook", "--overlap", "soon"], 2, "must be as 90s"),
         (&["add", "1", "--url", "http://10.0.0.1/"], 2, "private use"),
         (&["add", "1", "--url", "http://127.0.0.2:8080/"], 2, "loopback"),
         (&["add", "1", "--url", "http://0x7f000002:8080/"], 2, "loopback"),
@@ -348,7 +505,7 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
         (
             &["add", "1", "--url", &url, "--events", "joined"],
             2,
-            "unknown variant `joined`",
+            "[possible values: channel_occupied,",
         ),
         (
             &["add", "1", "--url", &url, "--header", "Host: a"],
@@ -363,7 +520,7 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
         (
             &["set", "1", "hook", "--batch-size", "0"],
             2,
-            "batch_size must be between",
+            "--batch-size must be between",
         ),
         (
             &["set", "1", "nobody", "--batch-ms", "1"],
@@ -379,6 +536,25 @@ async fn what_cannot_be_is_refused_as_in_the_file() {
         assert_eq!((found, out.as_str()), (Some(code), ""), "{arguments:?}: {err}");
         assert!(err.contains(said), "{arguments:?}: {err}");
     }
+    let json = said(&world, &["endpoints", "--json"]).await;
+    let all: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("JSON"))
+        .collect();
+    for (one, (id, from, version)) in all
+        .iter()
+        .zip([("own", "file", Value::Null), ("hook", "database", 1.into())])
+    {
+        assert_eq!(
+            (&one["endpoint"], &one["from"], &one["version"]),
+            (&id.into(), &from.into(), &version)
+        );
+        assert_eq!(
+            (&one["state"], &one["settings"]["format"]),
+            (&"well".into(), &"pusher".into())
+        );
+    }
+    assert_eq!((all.len(), &all[1]["settings"]["url"]), (2, &url.as_str().into()));
     let list = said(&world, &["endpoints"]).await;
     let own = list
         .lines()
@@ -459,4 +635,44 @@ async fn a_node_that_delivers_nothing_records_what_others_deliver() {
         }
     }
     panic!("what is published on the first node is not told by the second");
+}
+
+#[tokio::test]
+async fn nodes_that_share_no_database_say_so_as_soon_as_there_are_webhooks() {
+    const WARNING: &str = "the nodes of this cluster share no database";
+    let receiver = Receiver::start();
+    let with_endpoint = App::new(1).webhook(&endpoint(&receiver.url("/hook")));
+    let apart = |app: &App| {
+        let builder = World::builder().config(&quick()).app(app).nodes(2);
+        let builder = builder.node_env(0, "DUNLIN_DATABASE_URL", "");
+        builder.node_env(1, "DUNLIN_DATABASE_URL", "").start()
+    };
+    let together = World::builder().config(&quick()).app(&with_endpoint);
+    assert!(
+        !together.nodes(2).start().log().contains(WARNING),
+        "they share one"
+    );
+    let alone = World::builder().config(&quick()).app(&with_endpoint);
+    if Topology::of_this_run() == Topology::OneNode {
+        assert!(!alone.start().log().contains(WARNING), "there is only one node");
+    }
+    let world = apart(&with_endpoint);
+    for node in &world.nodes {
+        assert_eq!(node.log().matches(WARNING).count(), 1, "once");
+    }
+
+    // Who has no webhooks need not care; who adds one hears of it.
+    let world = apart(&App::new(1));
+    assert!(!world.log().contains(WARNING));
+    let url = receiver.url("/hook");
+    let (code, _, err) = webhooks(&world, &["add", "1", "--url", &url]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(
+        err.contains(WARNING) && err.contains("DUNLIN_DATABASE_URL"),
+        "{err}"
+    );
+    eventually("the node says it, too", || async {
+        world.nodes[0].log().contains(WARNING).then_some(())
+    })
+    .await;
 }

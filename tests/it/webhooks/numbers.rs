@@ -41,7 +41,7 @@ async fn total(world: &World, name: &str) -> f64 {
 }
 
 /// The app's numbers of webhooks, on the first node.
-async fn usage(world: &World, app: &App) -> Value {
+pub(super) async fn usage(world: &World, app: &App) -> Value {
     let usage: Value =
         serde_json::from_str(&ask(world.nodes[0].metrics, "/usage").await).expect("it is JSON");
     let apps = usage["apps"].as_array().expect("a list");

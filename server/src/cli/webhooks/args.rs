@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use dunlin_protocol::names::AppId;
-use serde::de::{DeserializeOwned, IntoDeserializer as _};
 
+use super::settings::{AddArgs, SetArgs};
 use crate::cli::time;
-use crate::config::{BodyFormat, ConfigSecret, EndpointSection, EventType};
+use crate::config::ConfigSecret;
 use crate::webhooks::delivery::{DeliveryId, EndpointId, State};
 use crate::webhooks::store::Filter;
 
@@ -33,6 +33,8 @@ pub(in crate::cli) enum WebhooksCommand {
     Add(AddArgs),
     /// Change an endpoint of the database; what is not given stays as it is
     Set(SetArgs),
+    /// Give an endpoint of the database a new secret; the old one signs as well for a while
+    Rotate(RotateArgs),
     /// Remove an endpoint from the database; what waits for it is given up
     Remove(EndpointArgs),
     /// Send an endpoint of the database nothing more; what waits for it waits on
@@ -45,11 +47,14 @@ pub(in crate::cli) enum WebhooksCommand {
     Verify(VerifyArgs),
 }
 
+/// Where help texts have what all commands have.
+const LAST: usize = 900;
+
 /// Where the deliveries are.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct StoreArgs {
     /// The configuration file of the server [otherwise: the variable DUNLIN_CONFIG]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", display_order = LAST)]
     pub(super) config: Option<PathBuf>,
 }
 
@@ -173,6 +178,9 @@ pub(in crate::cli) struct EndpointsArgs {
     /// Only those of this app
     #[arg(long, value_name = "ID")]
     pub(super) app: Option<AppId>,
+    /// One JSON object per endpoint, with its settings but for the secrets
+    #[arg(long)]
+    pub(super) json: bool,
     #[command(flatten)]
     pub(super) store: StoreArgs,
 }
@@ -191,119 +199,15 @@ pub(in crate::cli) struct EndpointArgs {
 }
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct AddArgs {
-    /// The app whose events it is told of
-    #[arg(value_name = "APP")]
-    pub(super) app: AppId,
-    /// A name: letters, digits, _ and - [otherwise: one that follows from format and URLs]
-    #[arg(long, value_name = "ENDPOINT")]
-    pub(super) id: Option<String>,
-    #[command(flatten)]
-    pub(super) settings: SettingsArgs,
-    #[command(flatten)]
-    pub(super) store: StoreArgs,
-}
-
-#[derive(Debug, Args)]
-pub(in crate::cli) struct SetArgs {
+pub(in crate::cli) struct RotateArgs {
     #[command(flatten)]
     pub(super) endpoint: EndpointArgs,
-    /// Only if it is still of this version, the number behind "database" in the list of endpoints
-    #[arg(long, value_name = "N")]
-    pub(super) version: Option<i64>,
-    #[command(flatten)]
-    pub(super) settings: SettingsArgs,
-}
-
-/// What an entry of [[apps.webhooks]] holds.
-#[derive(Debug, Args)]
-pub(in crate::cli) struct SettingsArgs {
-    /// Where the requests go
+    /// The new one, whsec_ and base64 [otherwise: one is made, and printed]
     #[arg(long)]
-    url: Option<String>,
-    /// pusher, or yalgaar, which has its own two URLs [otherwise: pusher]
-    #[arg(long, value_parser = named::<BodyFormat>)]
-    format: Option<BodyFormat>,
-    /// Yalgaar: where binds and unbinds go
-    #[arg(long, value_name = "URL")]
-    presence_url: Option<String>,
-    /// Yalgaar: where messages go
-    #[arg(long, value_name = "URL")]
-    message_url: Option<String>,
-    /// What it is told of, with commas between [otherwise: all that the format has]
-    #[arg(long, value_delimiter = ',', value_parser = named::<EventType>)]
-    events: Option<Vec<EventType>>,
-    /// All that the format has, for one that was told of less
-    #[arg(long, conflicts_with = "events")]
-    all_events: bool,
-    /// Only channels whose name begins so; empty: all
-    #[arg(long, value_name = "PREFIX")]
-    channel_prefix: Option<String>,
-    /// A header that is sent along, "Name: value", or "Name:" to take one away; may be given more than once
-    #[arg(long, value_name = "HEADER", value_parser = own_header)]
-    header: Vec<(String, ConfigSecret)>,
-    /// For the webhook-signature, whsec_ and base64 [otherwise, or if empty: the secret of the app]
-    #[arg(long)]
-    secret: Option<ConfigSecret>,
-    /// Signs as well, until all receivers have learnt the new one; empty: none
-    #[arg(long, value_name = "SECRET")]
-    previous_secret: Option<ConfigSecret>,
-    /// How long an event waits for others to share its request
-    #[arg(long, value_name = "MS")]
-    batch_ms: Option<u64>,
-    /// Most events in a request
-    #[arg(long, value_name = "N")]
-    batch_size: Option<usize>,
-    /// Give up after five minutes instead of days
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    short_retries: Option<bool>,
-    /// For people
-    #[arg(long, value_name = "TEXT")]
-    description: Option<String>,
-}
-
-impl SettingsArgs {
-    /// Changes what was given.
-    pub(super) fn apply(&self, section: &mut EndpointSection) {
-        set(&mut section.url, self.url.as_ref());
-        set(&mut section.format, self.format.as_ref());
-        set(&mut section.presence_url, self.presence_url.as_ref());
-        set(&mut section.message_url, self.message_url.as_ref());
-        set(&mut section.events, self.events.as_ref());
-        if self.all_events {
-            section.events.clear();
-        }
-        set(&mut section.channel_prefix, self.channel_prefix.as_ref());
-        for (name, value) in &self.header {
-            if value.expose().is_empty() {
-                section.headers.remove(name);
-            } else {
-                section.headers.insert(name.clone(), value.clone());
-            }
-        }
-        let secrets = [
-            (&mut section.secret, &self.secret),
-            (&mut section.previous_secret, &self.previous_secret),
-        ];
-        for (secret, given) in secrets {
-            if let Some(given) = given {
-                *secret = Some(given.clone()).filter(|given| !given.expose().is_empty());
-            }
-        }
-        set(
-            &mut section.batch,
-            self.batch_ms.map(Duration::from_millis).as_ref(),
-        );
-        set(&mut section.batch_size, self.batch_size.as_ref());
-        set(&mut section.short_retries, self.short_retries.as_ref());
-        set(&mut section.description, self.description.as_ref());
-    }
-}
-
-fn set<T: Clone>(option: &mut T, given: Option<&T>) {
-    if let Some(given) = given {
-        option.clone_from(given);
-    }
+    pub(super) secret: Option<ConfigSecret>,
+    /// How long the old one signs as well: 90s, 15m, 24h, 7d; 0s: no longer
+    #[arg(long, value_name = "TIME", value_parser = time::span, default_value = "24h")]
+    pub(super) overlap: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -328,25 +232,14 @@ fn state(text: &str) -> Result<State, String> {
     found.ok_or_else(|| "must be pending, done or dead".to_owned())
 }
 
-/// One of the names that the configuration has for it.
-fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    let read = T::deserialize(text.into_deserializer());
-    read.map_err(|error: serde::de::value::Error| error.to_string())
-}
-
-fn own_header(text: &str) -> Result<(String, ConfigSecret), String> {
-    let (name, value) = header(text)?;
-    Ok((name, ConfigSecret::from(value.as_str())))
-}
-
 /// The name in lower case, and the value.
-fn header(text: &str) -> Result<(String, String), String> {
+pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("must be \"Name: value\"")?;
     Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -357,7 +250,7 @@ mod tests {
         command: WebhooksCommand,
     }
 
-    fn parse(line: &str) -> Result<WebhooksCommand, clap::Error> {
+    pub(in crate::cli::webhooks) fn parse(line: &str) -> Result<WebhooksCommand, clap::Error> {
         Line::try_parse_from(line.split(' ')).map(|line| line.command)
     }
 
@@ -403,60 +296,5 @@ mod tests {
         let command = parse("webhooks add 1 --secret whsec_aHVzaA== --header a:hush").expect("complete");
         let shown = format!("{command:?}");
         assert!(!shown.contains("whsec") && !shown.contains("hush"), "{shown}");
-    }
-
-    #[test]
-    fn what_is_given_is_changed_and_nothing_else() {
-        let apply = |line: &str, section: &mut EndpointSection| match parse(line) {
-            Ok(WebhooksCommand::Add(args)) => args.settings.apply(section),
-            Ok(WebhooksCommand::Set(args)) => args.settings.apply(section),
-            other => panic!("{line}: {other:?}"),
-        };
-        let mut section = EndpointSection::default();
-        apply(
-            "webhooks add 1 --url https://a.example/ --events member_added,member_removed --header X-A:1 --header X-B:2 \
-             --secret whsec_YQ== --batch-ms 5 --batch-size 7 --short-retries --channel-prefix presence- --description d",
-            &mut section,
-        );
-        let expected = EndpointSection {
-            url: "https://a.example/".to_owned(),
-            events: vec![EventType::MemberAdded, EventType::MemberRemoved],
-            headers: [("x-a", "1"), ("x-b", "2")]
-                .map(|(name, value)| (name.to_owned(), ConfigSecret::from(value)))
-                .into(),
-            secret: Some(ConfigSecret::from("whsec_YQ==")),
-            batch: Duration::from_millis(5),
-            batch_size: 7,
-            short_retries: true,
-            channel_prefix: "presence-".to_owned(),
-            description: "d".to_owned(),
-            ..EndpointSection::default()
-        };
-        assert_eq!(section, expected);
-        apply(
-            "webhooks set 1 a --all-events --header X-A: --secret= --previous-secret whsec_YQ== --short-retries=false \
-             --url= --format yalgaar --message-url https://b.example/",
-            &mut section,
-        );
-        let changed = EndpointSection {
-            url: String::new(),
-            format: BodyFormat::Yalgaar,
-            message_url: "https://b.example/".to_owned(),
-            events: Vec::new(),
-            headers: [("x-b".to_owned(), ConfigSecret::from("2"))].into(),
-            secret: None,
-            previous_secret: Some(ConfigSecret::from("whsec_YQ==")),
-            short_retries: false,
-            ..expected
-        };
-        assert_eq!(section, changed);
-        for wrong in [
-            "--events joined",
-            "--format xml",
-            "--header a",
-            "--events bind --all-events",
-        ] {
-            assert!(parse(&format!("webhooks set 1 a {wrong}")).is_err(), "{wrong}");
-        }
     }
 }

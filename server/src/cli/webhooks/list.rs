@@ -1,22 +1,22 @@
 //! `dunlin webhooks list` and `dunlin webhooks show`
 
 use super::args::{ListArgs, ShowArgs};
+use super::platform::Platform;
 use super::table;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
-use crate::webhooks::store::Store;
 
 /// Deliveries that are read at a time: each brings its body along.
 const PAGE: u32 = 100;
 
-pub(super) async fn list(args: &ListArgs, store: &Store, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn list(args: &ListArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
     let mut filter = args.filter();
     let mut left = args.limit;
     let mut is_first = true;
     while left > 0 {
         // One more than is printed says whether there are more.
         let count = left.min(PAGE);
-        let found = store.list(&filter, count + 1).await?;
+        let found = platform.store.list(&filter, count + 1).await?;
         let page = &found[..found.len().min(count as usize)];
         if is_first && page.is_empty() {
             out.complain("nothing matches");
@@ -47,8 +47,8 @@ pub(super) async fn list(args: &ListArgs, store: &Store, out: &mut Out) -> Resul
 }
 
 /// The facts, the attempts, and behind an empty line the body as it is sent.
-pub(super) async fn show(args: &ShowArgs, store: &Store, out: &mut Out) -> Result<(), CliError> {
-    let Some((delivery, attempts)) = store.get(&args.id).await? else {
+pub(super) async fn show(args: &ShowArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+    let Some((delivery, attempts)) = platform.store.get(&args.id).await? else {
         return Err(CliError::Missing(format!(
             "there is no delivery {}: it never was, or it was forgotten",
             args.id

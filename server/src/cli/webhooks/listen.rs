@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::args::ListenArgs;
+use super::platform::Platform;
+use super::table;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;
 use crate::clock;
-use crate::config::Config;
 use crate::webhooks::delivery::Delivery;
 use crate::webhooks::egress::{Egress, EndpointUrl, Failure, Guard, Received};
-use crate::webhooks::endpoint::Endpoint;
-use crate::webhooks::registry;
+use crate::webhooks::registry::Registered;
 use crate::webhooks::sign;
 use crate::webhooks::store::{LoggedAttempt, Store};
 
@@ -38,29 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Events of a delivery that a line names.
 const NAMED: usize = 3;
 
-/// Those of the app as they are now: one may have come, or changed its secret.
-async fn endpoints(
-    args: &ListenArgs,
-    config: &Config,
-    store: &Store,
-) -> Result<Vec<Arc<Endpoint>>, CliError> {
-    let all = registry::all(config, store.endpoints().await?.1).into_iter();
-    let ours = all.filter(|one| one.app == args.app);
-    Ok(ours.filter_map(|one| one.endpoint.ok()).collect())
-}
-
-pub(super) async fn run(
-    args: &ListenArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
-    if !config.apps.iter().any(|app| app.id == args.app) {
-        return Err(CliError::Missing(format!(
-            "there is no app {} in the configuration",
-            args.app
-        )));
-    }
+pub(super) async fn run(args: &ListenArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+    let store = &platform.store;
+    platform.app(&args.app)?;
     let forward = args.forward.as_deref().map(Forward::new).transpose()?;
     let mut log = Log::from(store.last_attempt().await?);
     out.complain(format_args!(
@@ -70,8 +50,9 @@ pub(super) async fn run(
     let mut left = args.count.unwrap_or(u64::MAX);
     loop {
         let (is_more, attempts) = log.next(store, args).await?;
+        // As they are now: one may have come, or changed its secret.
         let endpoints = match &forward {
-            Some(_) if !attempts.is_empty() => endpoints(args, config, store).await?,
+            Some(_) if !attempts.is_empty() => platform.endpoints(Some(&args.app)).await?,
             _ => Vec::new(),
         };
         for logged in attempts {
@@ -174,8 +155,9 @@ impl Forward {
         Ok(Self { egress, url })
     }
 
-    async fn send(&self, delivery: &Delivery, endpoints: &[Arc<Endpoint>]) -> Forwarded {
-        let Some(endpoint) = endpoints.iter().find(|endpoint| endpoint.id == delivery.endpoint) else {
+    async fn send(&self, delivery: &Delivery, endpoints: &[Registered]) -> Forwarded {
+        let mut named = endpoints.iter().filter(|one| one.id == delivery.endpoint);
+        let Some(endpoint) = named.find_map(|one| one.endpoint.as_ref().ok()) else {
             return Forwarded::NoEndpoint;
         };
         let began_ms = clock::unix_millis();
@@ -204,16 +186,16 @@ impl std::fmt::Display for Forwarded {
                 )
             }
             Self::Failed(failure) => write!(f, "not forwarded: {failure}"),
-            Self::NoEndpoint => f.write_str("not forwarded: its endpoint is not in the configuration"),
+            Self::NoEndpoint => f.write_str(
+                "not forwarded: how it is signed is not known, there is no such endpoint any more",
+            ),
         }
     }
 }
 
 fn in_words(delivery: &Delivery, logged: &LoggedAttempt) -> String {
     let LoggedAttempt { number, attempt, .. } = logged;
-    let status = attempt
-        .status
-        .map_or_else(|| "---".to_owned(), |status| status.to_string());
+    let status = table::status(attempt.status);
     let (at, took) = (time::show(attempt.at_ms), attempt.took_ms);
     let endpoint = &delivery.endpoint;
     let events = named(&events(&delivery.body));

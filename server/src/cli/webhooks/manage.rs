@@ -1,109 +1,92 @@
-//! `dunlin webhooks add`, `set`, `remove`, `disable` and `enable`
+//! `dunlin webhooks add`, `set`, `rotate`, `remove`, `disable` and `enable`
 
 use dunlin_protocol::names::AppId;
 
-use super::args::{AddArgs, EndpointArgs, SetArgs};
+use super::args::{EndpointArgs, RotateArgs};
+use super::platform::Platform;
+use super::settings::{AddArgs, SetArgs};
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
+use crate::cli::time;
 use crate::clock;
-use crate::config::{Config, EndpointSection};
-use crate::webhooks::delivery::EndpointId;
-use crate::webhooks::endpoint::Endpoint;
+use crate::config::{ConfigSecret, EndpointSection};
+use crate::webhooks::endpoint::{BadOption, Endpoint};
 use crate::webhooks::registry::{self, Registered};
-use crate::webhooks::store::{EndpointChange, Store, StoredEndpoint};
+use crate::webhooks::sign;
+use crate::webhooks::store::{EndpointChange, StoredEndpoint};
 
-pub(super) async fn add(
-    args: &AddArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
-    let mut section = EndpointSection {
-        id: args.id.clone().unwrap_or_default(),
-        ..EndpointSection::default()
-    };
-    args.settings.apply(&mut section);
-    let endpoint = judged(config, &args.app, &section)?;
-    let id = endpoint.id;
-    if registry::configured(config).any(|other| other.app == args.app && other.id == id) {
+pub(super) async fn add(args: &AddArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+    let section = args.section();
+    let Endpoint { app, id, .. } = judged(platform, &args.app, &section)?;
+    let ours = platform.endpoints(Some(&app)).await?;
+    if ours.iter().any(|other| other.id == id && other.stored.is_none()) {
         return Err(CliError::Conflict(format!(
-            "the configuration has an endpoint {id} of app {}: it is changed there",
-            args.app
+            "the configuration has an endpoint {id} of app {app}: it is changed there"
         )));
     }
     let change = EndpointChange {
-        app: args.app.clone(),
+        app: app.clone(),
         id: id.clone(),
         settings: registry::settings(&section),
-        enabled: true,
+        enabled: section.enabled,
         replaces: None,
     };
-    if store.put_endpoint(&change, clock::unix_millis()).await?.is_none() {
+    let added = platform.store.put_endpoint(&change, clock::unix_millis()).await?;
+    if added.is_none() {
         return Err(CliError::Conflict(format!(
-            "app {} has an endpoint {id} already: see `dunlin webhooks set`",
-            args.app
+            "app {app} has an endpoint {id} already: see `dunlin webhooks set`"
         )));
     }
-    out.line(format_args!("endpoint {id} of app {} is there", args.app));
+    let next = if section.enabled { "test" } else { "enable" };
+    out.line(format_args!(
+        "endpoint {id} of app {app} is there: go on with `dunlin webhooks {next} {app} {id}`"
+    ));
     Ok(())
 }
 
-pub(super) async fn set(
-    args: &SetArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
+pub(super) async fn set(args: &SetArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
     let EndpointArgs { app, endpoint, .. } = &args.endpoint;
-    let stored = stored(config, store, app, endpoint).await?;
+    let stored = of_the_database(platform.endpoint(&args.endpoint).await?)?;
     if args.version.is_some_and(|version| version != stored.version) {
         return Err(overtaken(&stored));
     }
-    let mut section = registry::section(&stored)
-        .map_err(|error| CliError::Usage(format!("the settings of {endpoint} cannot be read: {error}")))?;
-    args.settings.apply(&mut section);
-    judged(config, app, &section)?;
-    let (settings, enabled) = (registry::settings(&section), stored.enabled);
-    let version = put(store, &stored, settings, enabled).await?;
+    let mut section = settings(&stored)?;
+    let before = section.clone();
+    args.apply(&mut section);
+    let (is, version) = if section == before {
+        ("as it was", stored.version)
+    } else {
+        ("changed", change(platform, &stored, &section).await?)
+    };
     out.line(format_args!(
-        "endpoint {endpoint} of app {app} is changed: version {version}"
+        "endpoint {endpoint} of app {app} is {is}: version {version}"
     ));
     Ok(())
 }
 
 /// Forgets an endpoint of the database. What waits for it is given up, and kept as whatever was given up.
-pub(super) async fn remove(
-    args: &EndpointArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
+pub(super) async fn remove(args: &EndpointArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
     let EndpointArgs { app, endpoint, .. } = args;
-    let found = find(config, store, app, endpoint).await?;
-    let is_configured = found.iter().any(|one| one.stored.is_none());
-    if found.iter().all(|one| one.stored.is_none()) {
-        return Err(of_the_configuration(app, endpoint));
-    }
+    let (first, hidden) = platform.named(args).await?;
     // One that the configuration has as well goes on as it is there.
-    if !is_configured {
-        store.disable(app, endpoint, clock::unix_millis()).await?;
+    if hidden.is_none() {
+        of_the_database(first)?;
+        platform
+            .store
+            .disable(app, endpoint, clock::unix_millis())
+            .await?;
     }
-    store.remove_endpoint(app, endpoint).await?;
+    platform.store.remove_endpoint(app, endpoint).await?;
     out.line(format_args!("endpoint {endpoint} of app {app} is removed"));
     Ok(())
 }
 
 /// Sends an endpoint of the database nothing more. What waits for it waits on.
-pub(super) async fn disable(
-    args: &EndpointArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
+pub(super) async fn disable(args: &EndpointArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
     let EndpointArgs { app, endpoint, .. } = args;
-    let stored = stored(config, store, app, endpoint).await?;
+    let stored = of_the_database(platform.endpoint(args).await?)?;
     if stored.enabled {
-        put(store, &stored, stored.settings.clone(), false).await?;
+        put(platform, &stored, stored.settings.clone(), false).await?;
     }
     out.line(format_args!(
         "endpoint {endpoint} of app {app} is off: what waits for it waits, what happens now it is not told"
@@ -112,21 +95,12 @@ pub(super) async fn disable(
 }
 
 /// The opposite, and also of an endpoint that the server has disabled.
-pub(super) async fn enable(
-    args: &EndpointArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
+pub(super) async fn enable(args: &EndpointArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
     let EndpointArgs { app, endpoint, .. } = args;
-    let Registered {
-        stored,
-        endpoint: in_use,
-        ..
-    } = first(config, store, app, endpoint).await?;
-    match (stored, in_use) {
+    let found = platform.endpoint(args).await?;
+    match (found.stored, found.endpoint) {
         (Some(stored), _) if !stored.enabled => {
-            put(store, &stored, stored.settings.clone(), true).await?;
+            put(platform, &stored, stored.settings.clone(), true).await?;
         }
         (None, Ok(in_use)) if !in_use.enabled => {
             return Err(CliError::Usage(format!(
@@ -135,52 +109,76 @@ pub(super) async fn enable(
         }
         _ => {}
     }
-    store.enable(app, endpoint).await?;
+    platform.store.enable(app, endpoint).await?;
     out.line(format_args!(
         "endpoint {endpoint} is enabled; `dunlin webhooks replay --app {app} --endpoint {endpoint}` sends what was given up"
     ));
     Ok(())
 }
 
-/// The one that counts under this name: that of the configuration, if it has one.
-pub(super) async fn first(
-    config: &Config,
-    store: &Store,
-    app: &AppId,
-    id: &EndpointId,
-) -> Result<Registered, CliError> {
-    Ok(find(config, store, app, id).await?.swap_remove(0))
-}
-
-/// All of this name, at least one: the database may have one that is hidden by that of the configuration.
-async fn find(
-    config: &Config,
-    store: &Store,
-    app: &AppId,
-    id: &EndpointId,
-) -> Result<Vec<Registered>, CliError> {
-    let mut all = registry::all(config, store.endpoints().await?.1);
-    all.retain(|one| one.app == *app && one.id == *id);
-    if all.is_empty() {
-        return Err(CliError::Missing(format!(
-            "app {app} has no endpoint {id}: see `dunlin webhooks endpoints`"
+/// Gives an endpoint of the database a new secret.
+pub(super) async fn rotate(args: &RotateArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+    let EndpointArgs { app, endpoint, .. } = &args.endpoint;
+    let stored = of_the_database(platform.endpoint(&args.endpoint).await?)?;
+    let mut section = settings(&stored)?;
+    let written = |secret: &[u8]| ConfigSecret::from(&*sign::in_standard(secret));
+    let old = match section.secret.take() {
+        Some(secret) => secret,
+        None => written(platform.app(app)?.secret.expose().as_bytes()),
+    };
+    let made = || written(&rand::random::<[u8; 32]>());
+    let new = args.secret.clone().unwrap_or_else(made);
+    if old == new {
+        return Err(CliError::Usage(format!(
+            "that is the secret of endpoint {endpoint} already"
         )));
     }
-    Ok(all)
+    let is_now = args.overlap.is_zero();
+    let until_ms = clock::unix_millis().saturating_add(clock::millis(args.overlap));
+    section.secret = Some(new.clone());
+    section.previous_secret = Some(old).filter(|_| !is_now);
+    section.previous_secret_until_ms = if is_now { 0 } else { until_ms };
+    change(platform, &stored, &section).await?;
+    if args.secret.is_none() {
+        out.line(new.expose());
+    }
+    let besides = if is_now {
+        String::new()
+    } else {
+        format!(", and until {} by the old one as well", time::show(until_ms))
+    };
+    out.complain(format_args!(
+        "requests to endpoint {endpoint} of app {app} are signed by the new secret{besides}"
+    ));
+    Ok(())
 }
 
-async fn stored(
-    config: &Config,
-    store: &Store,
-    app: &AppId,
-    id: &EndpointId,
-) -> Result<StoredEndpoint, CliError> {
-    let first = first(config, store, app, id).await?;
-    first.stored.ok_or_else(|| of_the_configuration(app, id))
+fn settings(stored: &StoredEndpoint) -> Result<EndpointSection, CliError> {
+    registry::section(stored)
+        .map_err(|error| CliError::Usage(format!("the settings of {} cannot be read: {error}", stored.id)))
+}
+
+fn of_the_database(found: Registered) -> Result<StoredEndpoint, CliError> {
+    let Registered { app, id, stored, .. } = found;
+    stored.ok_or_else(|| {
+        CliError::Usage(format!(
+            "endpoint {id} of app {app} is of the configuration: it is changed there"
+        ))
+    })
+}
+
+/// Keeps what has to be an endpoint in the place of what was there, and returns its version.
+async fn change(
+    platform: &Platform,
+    stored: &StoredEndpoint,
+    section: &EndpointSection,
+) -> Result<i64, CliError> {
+    judged(platform, &stored.app, section)?;
+    put(platform, stored, registry::settings(section), stored.enabled).await
 }
 
 async fn put(
-    store: &Store,
+    platform: &Platform,
     stored: &StoredEndpoint,
     settings: String,
     enabled: bool,
@@ -192,22 +190,28 @@ async fn put(
         enabled,
         replaces: Some(stored.version),
     };
-    let version = store.put_endpoint(&change, clock::unix_millis()).await?;
+    let version = platform.store.put_endpoint(&change, clock::unix_millis()).await?;
     version.ok_or_else(|| overtaken(stored))
 }
 
 /// The endpoint that the settings make, which have to be those of one.
-fn judged(config: &Config, app: &AppId, section: &EndpointSection) -> Result<Endpoint, CliError> {
-    let Some(app) = registry::app(config, app) else {
-        return Err(CliError::Missing(format!("the configuration has no app {app}")));
-    };
-    Endpoint::new(app, section, &config.guard()).map_err(|bad| CliError::Usage(registry::in_words(&bad)))
+fn judged(platform: &Platform, app: &AppId, section: &EndpointSection) -> Result<Endpoint, CliError> {
+    let guard = platform.config.guard();
+    let judged = Endpoint::new(platform.app(app)?, section, &guard);
+    judged.map_err(|bad| CliError::Usage(in_flags(&bad)))
 }
 
-fn of_the_configuration(app: &AppId, id: &EndpointId) -> CliError {
-    CliError::Usage(format!(
-        "endpoint {id} of app {app} is of the configuration: it is changed there"
-    ))
+/// What is wrong, line by line and by the names that options have here.
+fn in_flags(bad: &[BadOption]) -> String {
+    let lines = bad.iter().map(|BadOption { option, what }| {
+        let flag = match *option {
+            "headers" => "header".to_owned(),
+            "channels" => "channel".to_owned(),
+            option => option.replace('_', "-"),
+        };
+        format!("\n  --{flag} {what}")
+    });
+    format!("this is no endpoint:{}", lines.collect::<String>())
 }
 
 fn overtaken(stored: &StoredEndpoint) -> CliError {

@@ -1,14 +1,17 @@
 //! `dunlin webhooks replay`
 
 use super::args::ReplayArgs;
+use super::platform::Platform;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::clock;
-use crate::webhooks::store::Store;
 
 /// Makes deliveries pending; whichever server works on the database sends them.
-pub(super) async fn run(args: &ReplayArgs, store: &Store, out: &mut Out) -> Result<(), CliError> {
-    let count = store.replay(&args.filter(), clock::unix_millis()).await?;
+pub(super) async fn run(args: &ReplayArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+    let count = platform
+        .store
+        .replay(&args.filter(), clock::unix_millis())
+        .await?;
     match (count, &args.id) {
         (0, Some(id)) => Err(CliError::Missing(format!("there is no delivery {id}"))),
         (0, None) => Err(CliError::Missing("nothing matches".to_owned())),

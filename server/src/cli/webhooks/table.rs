@@ -50,11 +50,14 @@ pub(super) fn details(delivery: &Delivery, attempts: &[Attempt]) -> Vec<String> 
 
 /// When, the status of the answer, how long it took, and how the answer begins.
 pub(super) fn attempt(attempt: &Attempt) -> String {
-    let status = attempt
-        .status
-        .map_or_else(|| "---".to_owned(), |status| status.to_string());
+    let status = status(attempt.status);
     let (at, took) = (time::show(attempt.at_ms), attempt.took_ms);
     format!("{at:<24}  {status}  {took:>6} ms  {}", attempt.note)
+}
+
+/// Of an answer, or that there was none.
+pub(super) fn status(status: Option<u16>) -> String {
+    status.map_or_else(|| "---".to_owned(), |status| status.to_string())
 }
 
 pub(super) fn json(delivery: &Delivery) -> Value {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::args::EndpointArgs;
-use super::{manage, table};
+use super::platform::Platform;
+use super::table;
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::clock;
-use crate::config::Config;
 use crate::webhooks::delivery::{Attempt, DeliveryId, NewDelivery, Source};
 use crate::webhooks::format;
-use crate::webhooks::registry::{KNOWN_AFTER, Registered};
+use crate::webhooks::registry::KNOWN_AFTER;
 use crate::webhooks::store::Store;
 
 /// How often the database is asked for the attempt.
@@ -22,19 +22,12 @@ const LOOK: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Stores a delivery for each of the endpoint's URLs, and waits for a server to send it.
-pub(super) async fn run(
-    args: &EndpointArgs,
-    config: &Config,
-    store: &Store,
-    out: &mut Out,
-) -> Result<(), CliError> {
+pub(super) async fn run(args: &EndpointArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
     let EndpointArgs { app, endpoint, .. } = args;
-    let Registered {
-        stored,
-        endpoint: target,
-        ..
-    } = manage::first(config, store, app, endpoint).await?;
-    let target = target
+    let Platform { config, store } = platform;
+    let found = platform.endpoint(args).await?;
+    let target = found
+        .endpoint
         .map_err(|why| CliError::Usage(format!("endpoint {endpoint} of app {app} is not used: {why}")))?;
     let state = store.endpoint_state(app, endpoint).await?;
     if !target.enabled || state.disabled_at_ms.is_some() {
@@ -60,7 +53,7 @@ pub(super) async fn run(
         })
         .collect();
     // Not before the endpoint as it is now is the one that is tested.
-    let changed_at_ms = stored.map_or(0, |stored| stored.updated_at_ms);
+    let changed_at_ms = found.stored.map_or(0, |stored| stored.updated_at_ms);
     let next_at_ms = now_ms.max(changed_at_ms.saturating_add(clock::millis(KNOWN_AFTER)));
     store.add(&tests, next_at_ms, &[]).await?;
     let deadline = Instant::now() + config.webhooks.timeout + PATIENCE;

@@ -102,24 +102,23 @@ const NAT64: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 
 
 /// The range that keeps this address from being for everybody; `None`: it is.
 pub(super) fn special(address: IpAddr) -> Option<&'static Range> {
-    let find = |table: &'static [Range]| table.iter().find(|range| range.network.contains(&address));
-    match address {
-        IpAddr::V4(_) => find(V4),
-        IpAddr::V6(v6) => match embedded(v6) {
-            Some(v4) => special(IpAddr::V4(v4)),
-            None if GLOBAL_V6.contains(&v6) => find(V6),
-            None => find(V6).or(Some(&UNASSIGNED_V6)),
-        },
+    let find = |table: &'static [Range], address| table.iter().find(|range| range.network.contains(&address));
+    match reached(address) {
+        v4 @ IpAddr::V4(_) => find(V4, v4),
+        IpAddr::V6(v6) if GLOBAL_V6.contains(&v6) => find(V6, v6.into()),
+        IpAddr::V6(v6) => find(V6, v6.into()).or(Some(&UNASSIGNED_V6)),
     }
 }
 
-/// The IPv4 address that is really connected to: of a mapped one by this machine, of NAT64 by the network.
-fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    if let Some(mapped) = address.to_ipv4_mapped() {
-        return Some(mapped);
+/// The address that is really connected to: in place of a mapped one by this machine, of NAT64 by the network.
+pub(super) fn reached(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(v6) if NAT64.contains(&v6) => {
+            let [.., a, b, c, d] = v6.octets();
+            Ipv4Addr::new(a, b, c, d).into()
+        }
+        _ => address.to_canonical(),
     }
-    let [.., a, b, c, d] = address.octets();
-    NAT64.contains(&address).then(|| Ipv4Addr::new(a, b, c, d))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::address::{self, Range};
+use super::host::Hosts;
 
 /// Every port below is a service that speaks something else than HTTP.
 const FIRST_FREE_PORT: u16 = 1024;
@@ -25,7 +26,16 @@ const PRIVATE_ENDS: [&str; 7] = [
 pub struct Guard {
     allow_networks: Vec<IpNet>,
     own_ports: Vec<u16>,
-    own_names: Vec<String>,
+    own_hosts: Vec<Hosts>,
+}
+
+/// Why an address may not be connected to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Forbidden {
+    /// It is in one that is not for everybody.
+    Range(&'static Range),
+    /// It is the platform itself.
+    OwnHost,
 }
 
 impl Guard {
@@ -33,25 +43,32 @@ impl Guard {
     /// private networks are let through as well, and judged by their addresses alone.
     ///
     /// `own_ports`: of this platform, its Redis and its database, refused everywhere; 80 and 443 among them have no
-    /// effect. `own_names`: hosts of this platform, each exactly, in any case.
-    pub fn new(allow_networks: Vec<IpNet>, own_ports: Vec<u16>, own_names: Vec<String>) -> Self {
-        let plain = |name: String| name.trim_end_matches('.').to_ascii_lowercase();
+    /// effect. `own_hosts`: of this platform, refused on every port, also where they are in `allow_networks`.
+    pub fn new(allow_networks: Vec<IpNet>, own_ports: Vec<u16>, own_hosts: Vec<Hosts>) -> Self {
         Self {
             allow_networks,
             own_ports,
-            own_names: own_names.into_iter().map(plain).collect(),
+            own_hosts,
         }
     }
 
+    pub fn allows_address(&self, address: IpAddr) -> bool {
+        self.check_address(address).is_ok()
+    }
+
     /// # Errors
-    /// The range that the address is in, if it may not be connected to.
-    pub fn check_address(&self, address: IpAddr) -> Result<(), &'static Range> {
+    /// The address may not be connected to.
+    pub(super) fn check_address(&self, address: IpAddr) -> Result<(), Forbidden> {
+        let reached = address::reached(address);
+        if self.own_hosts.iter().any(|hosts| hosts.has_address(reached)) {
+            return Err(Forbidden::OwnHost);
+        }
         // A mapped address is the same receiver as the one in it.
         let real = address.to_canonical();
         if self.allow_networks.iter().any(|network| network.contains(&real)) {
             return Ok(());
         }
-        address::special(address).map_or(Ok(()), Err)
+        address::special(address).map_or(Ok(()), |range| Err(Forbidden::Range(range)))
     }
 
     /// Whether a receiver may be on this port.
@@ -61,7 +78,7 @@ impl Guard {
 
     /// Whether this is a host of the platform itself. In lower case, without a dot at its end.
     pub fn is_own_name(&self, name: &str) -> bool {
-        self.own_names.iter().any(|own| own == name)
+        self.own_hosts.iter().any(|hosts| hosts.has_name(name))
     }
 
     /// Whether the name, in lower case, has a meaning only inside a network. Its addresses are judged anyway; that it is
@@ -90,8 +107,31 @@ mod tests {
             ("10.0.0.1", false),
             ("8.8.8.8", true),
         ] {
-            let allowed = guard.check_address(address.parse().unwrap()).is_ok();
+            let allowed = guard.allows_address(address.parse().unwrap());
             assert_eq!(allowed, is_allowed, "{address}");
+        }
+    }
+
+    #[test]
+    fn the_platforms_own_addresses_are_refused_whatever_is_around_them() {
+        let own = ["203.0.114.7", "2606:4700::/48", "127.0.0.3"].map(|text| text.parse().unwrap());
+        let guard = Guard::new(vec!["127.0.0.0/8".parse().unwrap()], Vec::new(), own.into());
+        for (address, is_own) in [
+            ("203.0.114.7", true),
+            ("::ffff:203.0.114.7", true),
+            ("64:ff9b::203.0.114.7", true),
+            ("203.0.114.8", false),
+            ("2606:4700::1", true),
+            ("2606:4700:1::1", false),
+            ("127.0.0.3", true),
+            ("127.0.0.1", false),
+        ] {
+            let expected = if is_own { Err(Forbidden::OwnHost) } else { Ok(()) };
+            assert_eq!(
+                guard.check_address(address.parse().unwrap()),
+                expected,
+                "{address}"
+            );
         }
     }
 

@@ -10,6 +10,7 @@ mod answer;
 mod client;
 mod failure;
 mod guard;
+mod host;
 mod resolver;
 #[cfg(test)]
 mod tests;
@@ -20,4 +21,5 @@ pub use answer::Received;
 pub use client::Egress;
 pub use failure::{Failure, FailureKind};
 pub use guard::Guard;
+pub use host::Hosts;
 pub use url::{EndpointUrl, RefusedUrl};

@@ -46,7 +46,7 @@ pub(super) enum Unresolved {
     #[error("The host's name could not be found within {TIME:?}.")]
     TimedOut,
     /// Does not say which address, because that would tell what our network looks like from the inside.
-    #[error("The host's name leads to an address that is not public.")]
+    #[error("The host's name leads to an address that is not public, or to this platform itself.")]
     Refused,
 }
 
@@ -70,7 +70,7 @@ impl Resolve for Resolver {
             }
             // One bad address spoils the name: nobody who means well has both kinds, and the customer is to hear of it now,
             // not at random.
-            if found.iter().any(|address| guard.check_address(*address).is_err()) {
+            if !found.iter().all(|address| guard.allows_address(*address)) {
                 return Err(Unresolved::Refused.into());
             }
             // The client puts in the port of the URL.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use reqwest::Url;
 
 use super::address::Range;
-use super::guard::Guard;
+use super::guard::{Forbidden, Guard};
 
 /// Bytes of a URL.
 const MAX_URL: usize = 2048;
@@ -51,7 +51,7 @@ pub enum RefusedUrl {
     #[error("must lead to a public host: {0} is a name inside a private network")]
     PrivateName(String),
     #[error("must not lead to this platform itself")]
-    OwnName,
+    OwnHost,
 }
 
 impl EndpointUrl {
@@ -96,12 +96,13 @@ impl EndpointUrl {
             return Err(RefusedUrl::Port(port));
         }
         if guard.is_own_name(self.host()) {
-            return Err(RefusedUrl::OwnName);
+            return Err(RefusedUrl::OwnHost);
         }
         match self.address() {
-            Some(address) => guard
-                .check_address(address)
-                .map_err(|range| RefusedUrl::Address { address, range }),
+            Some(address) => guard.check_address(address).map_err(|why| match why {
+                Forbidden::Range(range) => RefusedUrl::Address { address, range },
+                Forbidden::OwnHost => RefusedUrl::OwnHost,
+            }),
             None if guard.is_private_name(self.host()) => {
                 Err(RefusedUrl::PrivateName(self.host().to_owned()))
             }
@@ -160,6 +161,11 @@ fn check_host(host: &str) -> Result<(), RefusedUrl> {
         let is_v6 = |byte: u8| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b']');
         return v6.bytes().all(is_v6).then_some(()).ok_or(RefusedUrl::Host);
     }
+    check_name(host)
+}
+
+/// The same for a name, or for an IPv4 address in any notation.
+pub(super) fn check_name(host: &str) -> Result<(), RefusedUrl> {
     if host.len() > 1 && host.ends_with('.') {
         return Err(RefusedUrl::TrailingDot);
     }

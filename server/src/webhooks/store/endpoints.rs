@@ -44,6 +44,44 @@ pub struct EndpointState {
     pub last: Option<LastAttempt>,
 }
 
+/// That the server sends an endpoint nothing more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disabled {
+    /// Unix milliseconds.
+    pub since_ms: u64,
+    pub why: WhyDisabled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhyDisabled {
+    /// It said so.
+    Gone,
+    /// For too long, since then; Unix milliseconds. `None`: that is not known any more.
+    TookNothing { since_ms: Option<u64> },
+}
+
+impl EndpointState {
+    /// Of one that is disabled. Which of the reasons it was, shows in what was seen last.
+    pub fn disabled(&self) -> Option<Disabled> {
+        let last_status = self.last.as_ref().and_then(|last| last.status);
+        let why = WhyDisabled::of(last_status, self.failing_since_ms);
+        self.disabled_at_ms.map(|since_ms| Disabled { since_ms, why })
+    }
+}
+
+impl WhyDisabled {
+    const GONE: u16 = 410;
+
+    fn of(last_status: Option<u16>, failing_since_ms: Option<u64>) -> Self {
+        match last_status {
+            Some(Self::GONE) => Self::Gone,
+            _ => Self::TookNothing {
+                since_ms: failing_since_ms,
+            },
+        }
+    }
+}
+
 /// An endpoint's latest attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastAttempt {
@@ -203,18 +241,25 @@ impl Store {
     ///
     /// # Errors
     /// See [`Fault`].
-    pub async fn disabled(&self) -> Result<Vec<(AppId, EndpointId)>, Fault> {
+    pub async fn disabled(&self) -> Result<Vec<((AppId, EndpointId), Disabled)>, Fault> {
         let work = async {
             let found = sqlx::query(
-                "SELECT app_id, endpoint_id FROM webhook_endpoint_states WHERE disabled_at_ms IS NOT NULL",
+                "SELECT app_id, endpoint_id, disabled_at_ms, failing_since_ms, last_status \
+                 FROM webhook_endpoint_states WHERE disabled_at_ms IS NOT NULL",
             )
             .fetch_all(self.database.reads())
             .await?;
-            let keys = found.iter().map(|row| {
-                let app = rows::parsed(row, "app_id")?;
-                Ok((app, rows::endpoint(row, "endpoint_id")?))
+            let disabled = found.iter().map(|row| {
+                let key = (rows::parsed(row, "app_id")?, rows::endpoint(row, "endpoint_id")?);
+                let failing_since_ms: Option<i64> = row.try_get("failing_since_ms")?;
+                let last_status = rows::status(row, "last_status")?;
+                let disabled = Disabled {
+                    since_ms: rows::whole(row, "disabled_at_ms")?,
+                    why: WhyDisabled::of(last_status, failing_since_ms.map(from_number)),
+                };
+                Ok((key, disabled))
             });
-            keys.collect()
+            disabled.collect()
         };
         self.database.within(work).await
     }
@@ -272,4 +317,23 @@ async fn count_change(transaction: &mut Transaction<'static, Any>) -> Result<(),
         .execute(&mut **transaction)
         .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_an_endpoint_is_disabled_shows_in_what_was_seen_last() {
+        let failing = WhyDisabled::TookNothing { since_ms: Some(1) };
+        for (last_status, failing_since_ms, why) in [
+            (Some(410), Some(1), WhyDisabled::Gone),
+            (Some(500), Some(1), failing),
+            (None, Some(1), failing),
+            (None, None, WhyDisabled::TookNothing { since_ms: None }),
+        ] {
+            assert_eq!(WhyDisabled::of(last_status, failing_since_ms), why);
+        }
+        assert_eq!(EndpointState::default().disabled(), None);
+    }
 }

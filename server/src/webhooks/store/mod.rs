@@ -21,7 +21,7 @@ mod rows;
 pub use add::CursorMove;
 pub use archive::{Backlog, Filter, LoggedAttempt};
 pub use claim::Claim;
-pub use endpoints::{EndpointChange, EndpointState, LastAttempt, StoredEndpoint};
+pub use endpoints::{Disabled, EndpointChange, EndpointState, LastAttempt, StoredEndpoint, WhyDisabled};
 pub use record::{Finished, Kept, Next};
 
 use crate::storage::sql::Database;

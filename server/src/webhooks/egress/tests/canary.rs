@@ -2,13 +2,14 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 
 use super::receiver::{Receiver, answer};
-use super::refused::REFUSED;
-use super::{PATIENCE, egress, egress_where_names_are, post};
+use super::refused::{REFUSED, own_hosts};
+use super::{OUTSIDE, PATIENCE, egress, egress_under, egress_where_names_are, post};
 use crate::webhooks::egress::{EndpointUrl, FailureKind, Guard};
 
 const PORTS: usize = 20;
@@ -52,12 +53,13 @@ fn assert_untouched(listener: &TcpListener) {
 #[tokio::test]
 async fn no_url_of_the_table_reaches_it() {
     let canary = Canary::new();
-    // The rules of the tests let names of private networks through, which then are looked up.
-    let egress = egress_where_names_are(&[&["127.0.0.1"]]);
+    // These rules let names of private networks through, which then are looked up.
+    let rules = Guard::new(vec![OUTSIDE.into()], Vec::new(), own_hosts());
+    let egress = egress_under(Arc::new(rules), &[&["127.0.0.1"]]);
     for port in canary.ports() {
         for (url, _) in REFUSED {
             let url = url.replace("PORT", &port.to_string());
-            // Those that are refused for the platform's names and ports, which this guard does not have, or for a name.
+            // Those that are refused for the platform's ports, which this guard does not have, or for a name.
             if let Ok(url) = EndpointUrl::parse(&url, egress.guard()) {
                 let failure = post(&egress, url.as_str()).await.unwrap_err();
                 assert_eq!(failure.kind, FailureKind::Refused, "{url}");
@@ -134,6 +136,32 @@ async fn one_bad_address_among_good_ones_keeps_the_good_ones_from_being_connecte
     let egress = egress_where_names_are(&[&["127.0.0.2", "10.0.0.1"]]);
     let url = format!("http://hooks.example.com:{}/", receiver.address.port());
     assert_eq!(post(&egress, &url).await.unwrap_err().kind, FailureKind::Refused);
+    assert_eq!(receiver.accepted(), 0);
+}
+
+#[tokio::test]
+async fn the_platforms_own_hosts_are_reached_by_no_name_and_no_address() {
+    let receiver = Receiver::answering(answer("200 OK", "", "")).await;
+    let own = ["sockets.example.com", "127.0.0.2"].map(|text| text.parse().unwrap());
+    let rules = |own| Arc::new(Guard::new(vec![OUTSIDE.into()], Vec::new(), own));
+    let (egress, laxer) = (
+        egress_under(rules(own.into()), &[&["127.0.0.2"]]),
+        rules(Vec::new()),
+    );
+    for host in [
+        "sockets.example.com",
+        "another.example.com",
+        "127.0.0.2",
+        "[::ffff:7f00:2]",
+    ] {
+        let url = format!("http://{host}:{}/", receiver.address.port());
+        // As it was before the operator named them.
+        let url = EndpointUrl::parse(&url, &laxer).unwrap();
+        let posted = egress.post(&url, HeaderMap::new(), Bytes::new(), PATIENCE).await;
+        let failure = posted.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Refused, "{host}");
+        assert!(failure.note.contains("this platform itself"), "{failure}");
+    }
     assert_eq!(receiver.accepted(), 0);
 }
 

@@ -39,6 +39,10 @@ fn egress() -> Egress {
 
 /// Of which every name has these addresses: the first ones at the first lookup, the last ones for ever.
 fn egress_where_names_are(answers: &[&[&str]]) -> Egress {
+    egress_under(rules(), answers)
+}
+
+fn egress_under(rules: Arc<Guard>, answers: &[&[&str]]) -> Egress {
     let answers: VecDeque<Vec<IpAddr>> = answers
         .iter()
         .map(|answer| answer.iter().map(|address| address.parse().unwrap()).collect())
@@ -53,7 +57,7 @@ fn egress_where_names_are(answers: &[&[&str]]) -> Egress {
         };
         Box::pin(async move { answer.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)) })
     });
-    Egress::with_lookup(rules(), Vec::new(), lookup).unwrap()
+    Egress::with_lookup(rules, Vec::new(), lookup).unwrap()
 }
 
 async fn post(egress: &Egress, url: &str) -> Result<Received, Failure> {

@@ -1,6 +1,6 @@
 //! What nobody may write as the URL of an endpoint.
 
-use crate::webhooks::egress::{EndpointUrl, Guard, RefusedUrl};
+use crate::webhooks::egress::{EndpointUrl, Guard, Hosts, RefusedUrl};
 
 /// A URL, with `PORT` for a port, and a part of the text that it is refused with.
 pub(super) const REFUSED: &[(&str, &str)] = &[
@@ -85,6 +85,11 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("http://printer.local:PORT/", "private network"),
     ("https://sockets.example.com/", "platform"),
     ("https://Sockets.Example.COM:8443/", "platform"),
+    ("https://a.nodes.example.com/", "platform"),
+    ("https://8.8.4.4/", "platform"),
+    ("https://134743044/", "platform"),
+    ("https://[::ffff:8.8.4.4]/", "platform"),
+    ("https://[64:ff9b::808:404]/", "platform"),
     // Ways of hiding a host.
     ("http://public@127.0.0.1:PORT/", "user name"),
     ("http://example.com@127.0.0.1:PORT/", "user name"),
@@ -158,13 +163,15 @@ pub(super) const REFUSED: &[(&str, &str)] = &[
     ("http://example.com:65536/", "not well-formed"),
 ];
 
+/// Of the platform that the table is about.
+pub(super) fn own_hosts() -> Vec<Hosts> {
+    let hosts = ["sockets.example.com", "*.nodes.example.com", "8.8.4.0/24"];
+    hosts.map(|text| text.parse().unwrap()).into()
+}
+
 #[test]
 fn each_of_these_is_refused_with_a_text_that_says_why() {
-    let guard = Guard::new(
-        Vec::new(),
-        vec![5432, 6001, 6379],
-        vec!["Sockets.Example.com.".to_owned()],
-    );
+    let guard = Guard::new(Vec::new(), vec![5432, 6001, 6379], own_hosts());
     let mut complaints = Vec::new();
     for (url, text) in REFUSED {
         match EndpointUrl::parse(&url.replace("PORT", "8080"), &guard) {
@@ -184,4 +191,6 @@ fn what_was_parsed_under_other_rules_is_judged_again() {
     let url = EndpointUrl::parse("https://example.com:8443/", &Guard::default()).unwrap();
     let stricter = Guard::new(Vec::new(), vec![8443], Vec::new());
     assert_eq!(url.judge(&stricter), Err(RefusedUrl::Port(8443)));
+    let stricter = Guard::new(Vec::new(), Vec::new(), vec!["example.com".parse().unwrap()]);
+    assert_eq!(url.judge(&stricter), Err(RefusedUrl::OwnHost));
 }
