@@ -236,6 +236,23 @@ async fn what_cannot_be_is_said_plainly() {
     let (code, _, err) = output(elsewhere).await;
     assert_eq!(code, Some(1), "{err}");
     assert!(err.contains("no database at /nowhere/at/all/dunlin.db"), "{err}");
+    // What is no endpoint is judged before a database is made for it, which could not be here.
+    for (arguments, said) in [
+        (
+            ["webhooks", "add", "2", "--url", "https://shop.example/"],
+            "no app 2",
+        ),
+        (
+            ["webhooks", "add", "1", "--url", "http://10.0.0.1/"],
+            "private use",
+        ),
+    ] {
+        let mut elsewhere = world.nodes[0].command(&arguments);
+        elsewhere.env_remove("DUNLIN_DATABASE_URL");
+        elsewhere.env("DUNLIN_DATA_DIR", "/proc/nobody/writes/here");
+        let (_, out, err) = output(elsewhere).await;
+        assert!(out.is_empty() && err.contains(said), "{arguments:?}: {err}");
+    }
 }
 
 /// Exit code and standard output of `dunlin webhooks verify`; `option` says whose the secret is.

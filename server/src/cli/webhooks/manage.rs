@@ -3,21 +3,24 @@
 use dunlin_protocol::names::AppId;
 
 use super::args::{EndpointArgs, RotateArgs};
-use super::platform::Platform;
+use super::platform::{self, Platform};
 use super::settings::{AddArgs, SetArgs};
 use crate::cli::error::CliError;
 use crate::cli::out::Out;
 use crate::cli::time;
 use crate::clock;
-use crate::config::{ConfigSecret, EndpointSection};
+use crate::config::{Config, ConfigSecret, EndpointSection};
 use crate::webhooks::endpoint::{BadOption, Endpoint};
 use crate::webhooks::registry::{self, Registered};
 use crate::webhooks::sign;
 use crate::webhooks::store::{EndpointChange, StoredEndpoint};
 
-pub(super) async fn add(args: &AddArgs, platform: &Platform, out: &mut Out) -> Result<(), CliError> {
+pub(super) async fn add(args: &AddArgs, out: &mut Out) -> Result<(), CliError> {
     let section = args.section();
-    let Endpoint { app, id, .. } = judged(platform, &args.app, &section)?;
+    let config = platform::configuration(&args.store)?;
+    // Before there is a database, which is not made for nothing.
+    let Endpoint { app, id, .. } = judged(&config, &args.app, &section)?;
+    let platform = Platform::open_or_make(config, out).await?;
     let ours = platform.endpoints(Some(&app)).await?;
     if ours.iter().any(|other| other.id == id && other.stored.is_none()) {
         return Err(CliError::Conflict(format!(
@@ -173,7 +176,7 @@ async fn change(
     stored: &StoredEndpoint,
     section: &EndpointSection,
 ) -> Result<i64, CliError> {
-    judged(platform, &stored.app, section)?;
+    judged(&platform.config, &stored.app, section)?;
     put(platform, stored, registry::settings(section), stored.enabled).await
 }
 
@@ -195,9 +198,8 @@ async fn put(
 }
 
 /// The endpoint that the settings make, which have to be those of one.
-fn judged(platform: &Platform, app: &AppId, section: &EndpointSection) -> Result<Endpoint, CliError> {
-    let guard = platform.config.guard();
-    let judged = Endpoint::new(platform.app(app)?, section, &guard);
+fn judged(config: &Config, app: &AppId, section: &EndpointSection) -> Result<Endpoint, CliError> {
+    let judged = Endpoint::new(platform::app(config, app)?, section, &config.guard());
     judged.map_err(|bad| CliError::Usage(in_flags(&bad)))
 }
 

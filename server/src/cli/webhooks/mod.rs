@@ -28,9 +28,7 @@ pub(super) async fn run(command: &WebhooksCommand, out: &mut Out) -> Result<(), 
         WebhooksCommand::Endpoints(args) => {
             endpoints::list(args, &Platform::open(&args.store).await?, out).await
         }
-        WebhooksCommand::Add(args) => {
-            manage::add(args, &Platform::open_or_make(&args.store, out).await?, out).await
-        }
+        WebhooksCommand::Add(args) => manage::add(args, out).await,
         WebhooksCommand::Set(args) => {
             manage::set(args, &Platform::open(&args.endpoint.store).await?, out).await
         }

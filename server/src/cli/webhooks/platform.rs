@@ -31,8 +31,7 @@ impl Platform {
     }
 
     /// For whoever brings the first thing that is kept there. A server that runs sees the file, and opens it.
-    pub(super) async fn open_or_make(args: &StoreArgs, out: &mut Out) -> Result<Self, CliError> {
-        let config = configuration(args)?;
+    pub(super) async fn open_or_make(config: Config, out: &mut Out) -> Result<Self, CliError> {
         let missing = missing_file(&config);
         let platform = Self::of(config).await?;
         if let Some(warning) = platform.config.database_warning() {
@@ -51,8 +50,7 @@ impl Platform {
     }
 
     pub(super) fn app(&self, id: &AppId) -> Result<&AppSection, CliError> {
-        registry::app(&self.config, id)
-            .ok_or_else(|| CliError::Missing(format!("the configuration has no app {id}")))
+        app(&self.config, id)
     }
 
     /// All endpoints as they are now, or one app's.
@@ -84,7 +82,11 @@ impl Platform {
     }
 }
 
-fn configuration(args: &StoreArgs) -> Result<Config, CliError> {
+pub(super) fn app<'a>(config: &'a Config, id: &AppId) -> Result<&'a AppSection, CliError> {
+    registry::app(config, id).ok_or_else(|| CliError::Missing(format!("the configuration has no app {id}")))
+}
+
+pub(super) fn configuration(args: &StoreArgs) -> Result<Config, CliError> {
     let sources = Sources {
         file: args.config.clone(),
         ..Sources::of_process()
