@@ -25,13 +25,13 @@ pub(super) static POSTGRES_TABLES: Migrator = sqlx::migrate!("migrations/postgre
 /// How long bringing the tables up to date may take, the wait for another node that does it included.
 const MIGRATION_TIME: Duration = Duration::from_mins(1);
 
-/// Pages in SQLite's log from which on a writer moves them into the file, however long it takes: 64 MiB.
-const LOG_PAGES: u32 = 16_384;
+/// Pages in SQLite's log from which on a writer moves them into the file, however long it takes: 128 MiB.
+const LOG_PAGES: u32 = 32_768;
 const PAGE_BYTES: u32 = 4096;
 
 /// Transactions after which that is done beside the writers. The next one then waits for the disk once, to begin the log
 /// anew: at a low rate that is to be rare, and at a high one there is to be little to move.
-const TENDED_AFTER: u64 = 500;
+const TENDED_AFTER: u64 = 2000;
 
 /// The database. Cheap to clone.
 #[derive(Clone)]

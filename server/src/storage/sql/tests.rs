@@ -174,7 +174,7 @@ async fn what_is_written_to_sqlite_comes_into_its_file_beside_the_writers() {
     let database = scratch.open().await;
     let file = scratch.folder().join("dunlin.db");
     let bytes = || std::fs::metadata(&file).unwrap().len();
-    for n in 0..600 {
+    for n in 0..2100 {
         sqlx::query("INSERT INTO webhook_cursors (name, position) VALUES ($1, $2)")
             .bind(n.to_string())
             .bind("x".repeat(1000))
@@ -182,10 +182,10 @@ async fn what_is_written_to_sqlite_comes_into_its_file_beside_the_writers() {
             .await
             .unwrap();
     }
-    assert!(bytes() < 400_000, "the writers have left it in the log");
+    assert!(bytes() < 1_400_000, "the writers have left most of it in the log");
     tokio::select! {
         () = database.tend() => unreachable!("it tends for ever"),
-        () = eventually("it is in the file", async || bytes() > 400_000) => {}
+        () = eventually("it is in the file", async || bytes() > 1_400_000) => {}
     }
 }
 
